@@ -1,0 +1,145 @@
+/* The skip rule, once for every backend.
+ *
+ * Plain enough for C11, CUDA C++, HIP C++ and OpenCL C. It holds no
+ * exponentials: a backend brings each row's masses to a common scale (its new
+ * running max m' = max(m, a)) in the way that suits its hardware and asks here
+ * what follows. Sources: BLASST (arXiv 2512.12087), DynSparse (arXiv
+ * 2606.16317); the rule `recall` is this project's own, docs/how-it-works.md
+ * proves what it promises.
+ *
+ * Every comparison is written so that a NaN keeps the block.
+ */
+#ifndef RFA_SKIP_RULE_H
+#define RFA_SKIP_RULE_H
+
+/* The oracle includes this with RFA_REAL double. */
+#ifndef RFA_REAL
+#define RFA_REAL float
+#endif
+
+#ifndef RFA_RULE_FN
+#if defined(__CUDACC__) || defined(__HIPCC__)
+#define RFA_RULE_FN static __device__ __forceinline__
+#else
+#define RFA_RULE_FN static inline
+#endif
+#endif
+
+enum { RFA_SKIP_DENSE = 0, RFA_SKIP_BLASST = 1, RFA_SKIP_ENERGY = 2, RFA_SKIP_RECALL = 3 };
+
+/* How far a comparison may be off: backends leave it at zero. The oracle
+ * widens it both ways to learn whether a decision was within rounding. */
+typedef struct rfa_lean {
+    RFA_REAL relative;
+    RFA_REAL absolute;
+} rfa_lean;
+
+typedef struct rfa_skip_rule {
+    int kind;       /* RFA_SKIP_* */
+    RFA_REAL limit; /* blasst: ln lambda; energy: log_lambda; recall: P = 1 - R */
+    RFA_REAL share; /* recall: multiple of a fair share of the budget left */
+    RFA_REAL pace;  /* recall: multiple of the budget due so far */
+    rfa_lean lean;
+} rfa_skip_rule;
+
+/* For `rest` below where no prediction exists: more than any budget. */
+#define RFA_NO_PREDICTION ((RFA_REAL)2)
+
+RFA_RULE_FN RFA_REAL rfa_lean_room(rfa_lean lean, RFA_REAL x, RFA_REAL limit)
+{
+    RFA_REAL ax = x < 0 ? -x : x;
+    RFA_REAL al = limit < 0 ? -limit : limit;
+    /* Infinite limits have no neighbourhood (and inf * 0 would be NaN). */
+    if (lean.relative == 0 && lean.absolute == 0)
+        return 0;
+    return lean.relative * (ax + al) + lean.absolute;
+}
+
+RFA_RULE_FN int rfa_at_most(rfa_lean lean, RFA_REAL x, RFA_REAL limit)
+{
+    return x <= limit + rfa_lean_room(lean, x, limit);
+}
+
+RFA_RULE_FN int rfa_below(rfa_lean lean, RFA_REAL x, RFA_REAL limit)
+{
+    return x < limit + rfa_lean_room(lean, x, limit);
+}
+
+/* Which knobs a rule takes; a NaN is none of them. */
+RFA_RULE_FN int rfa_knob_valid(int kind, int scaled, RFA_REAL knob)
+{
+    switch (kind) {
+    case RFA_SKIP_DENSE: return 1;
+    case RFA_SKIP_BLASST: return scaled ? knob >= 0 : knob >= 0 && knob <= 1;
+    case RFA_SKIP_ENERGY: return scaled ? knob >= 0 && knob <= 1 : knob <= 0;
+    default: return knob > 0 && knob <= 1;
+    }
+}
+
+/* ---- blasst and energy: every row votes, one `keep` keeps the block ----------
+ *
+ * a: the row's max in this block; m: its running max before; lse: m + ln l.
+ * All natural logs. */
+
+RFA_RULE_FN int rfa_row_votes_skip(rfa_skip_rule rule, RFA_REAL a, RFA_REAL m, RFA_REAL lse)
+{
+    RFA_REAL reference = rule.kind == RFA_SKIP_BLASST ? (m > a ? m : a) : lse;
+    if (a == -(RFA_REAL)INFINITY)
+        return 1; /* nothing of this row is in the block */
+    return rfa_below(rule.lean, a - reference, rule.limit);
+}
+
+/* ---- recall: shares of the row's mass, averaged over the block's rows ---------
+ *
+ * l, s, u: kept mass, skipped mass and this block's mass of one row, all
+ * relative to the row's m' = max(m, a). A row that has no mass at all adds 0. */
+
+typedef struct rfa_row_share {
+    RFA_REAL lost;  /* u / (l + s + u): what skipping this block would lose */
+    RFA_REAL spent; /* s / (l + s + u): what earlier skips lost */
+    int veto;       /* this row alone would lose more than it may */
+} rfa_row_share;
+
+RFA_RULE_FN rfa_row_share rfa_share_of_row(rfa_skip_rule rule, RFA_REAL l, RFA_REAL s, RFA_REAL u)
+{
+    RFA_REAL half = (RFA_REAL)0.5;
+    RFA_REAL most = rule.limit > half ? rule.limit : half;
+    RFA_REAL total = l + s + u;
+    RFA_REAL inverse = total == 0 ? (RFA_REAL)0 : 1 / total;
+    rfa_row_share share;
+    share.lost = u * inverse;
+    share.spent = s * inverse;
+    share.veto = !rfa_at_most(rule.lean, share.lost + share.spent, most);
+    return share;
+}
+
+/* n: this visit's number among `visits` counted ones of the decision block;
+ * lost, spent: means of rfa_row_share over the rows that exist; veto: any row's;
+ * rest: predicted share of the visits after this one, or RFA_NO_PREDICTION. */
+RFA_RULE_FN int rfa_block_within_budget(rfa_skip_rule rule, long n, long visits, RFA_REAL lost,
+                                        RFA_REAL spent, int veto, RFA_REAL rest)
+{
+    RFA_REAL budget = rule.limit;
+    RFA_REAL used = spent + lost;
+    if (!(budget > 0) || veto || !rfa_at_most(rule.lean, used, budget))
+        return 0;
+    return rfa_at_most(rule.lean, lost, rule.share * (budget - spent) / (RFA_REAL)(visits - n)) ||
+           rfa_at_most(rule.lean, used,
+                       rule.pace * budget * (RFA_REAL)(n + 1) / (RFA_REAL)visits) ||
+           rfa_at_most(rule.lean, used + rest, budget);
+}
+
+/* ---- estimated masses: kappa, the running mean of rowsum / exp(rowmax) ---------- */
+
+/* Which kept blocks teach kappa: those whose max is near the running one. */
+RFA_RULE_FN int rfa_kappa_learns(RFA_REAL a, RFA_REAL m_new)
+{
+    return a >= m_new - (RFA_REAL)16 && a > -(RFA_REAL)INFINITY;
+}
+
+RFA_RULE_FN RFA_REAL rfa_kappa_update(RFA_REAL kappa, RFA_REAL ratio, int count_after)
+{
+    return kappa + (ratio - kappa) / (RFA_REAL)count_after;
+}
+
+#endif
