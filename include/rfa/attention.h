@@ -233,8 +233,8 @@ extern "C" {
 RFA_API rfa_status rfa_supports(rfa_context *ctx, const rfa_attention_args *args, char *why,
                                 size_t why_size);
 
-/* Bytes of workspace that rfa_attention, or rfa_build_visit_list, needs for
- * these arguments; may be 0. Errors as rfa_supports. */
+/* Bytes of workspace that rfa_attention needs for these arguments, or, where
+ * `out` is NULL, rfa_build_visit_list; may be 0. Errors as rfa_supports. */
 RFA_API rfa_status rfa_workspace_size(rfa_context *ctx, const rfa_attention_args *args,
                                       size_t *size);
 
