@@ -102,8 +102,7 @@ typedef struct rfa_row_share {
 
 RFA_RULE_FN rfa_row_share rfa_share_of_row(rfa_skip_rule rule, RFA_REAL l, RFA_REAL s, RFA_REAL u)
 {
-    RFA_REAL half = (RFA_REAL)0.5;
-    RFA_REAL most = rule.limit > half ? rule.limit : half;
+    RFA_REAL most = rule.limit > (RFA_REAL)0.5 ? rule.limit : (RFA_REAL)0.5;
     RFA_REAL total = l + s + u;
     RFA_REAL inverse = total == 0 ? (RFA_REAL)0 : 1 / total;
     rfa_row_share share;

@@ -1,0 +1,228 @@
+/* What the files of the cpu backend share.
+ *
+ *   backend.c    the vtable: devices, contexts, memory
+ *   isa.c        which kernels this processor runs
+ *   layout.c     workspace: one function sizes it and places what is in it
+ *   run.c        a call: sequences in turn, tasks in parallel, counts
+ *   sequence.c   lengths, token orders, range flags
+ *   lists.c      the visit list of one group
+ *   predicted.c  the masses that the predicted order sorts by
+ *   walk.c       a task: one visit group of one head, from q to out
+ *   decide.c     keep or skip one block
+ *   merge.c      partial results
+ *   kernels.c    the arithmetic, compiled once per instruction set
+ */
+#ifndef RFA_CPU_H
+#define RFA_CPU_H
+
+#include <math.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "backends/backend.h"
+#include "backends/skip_rule.h"
+#include "backends/visit_order.h"
+
+#include "kernels.h"
+
+/* More would only risk the OpenMP runtime's giving up on starting them. */
+#define CPU_MAX_THREADS 1024
+
+typedef struct cpu_state {
+    const cpu_kernels *kernels;
+    int32_t threads;
+} cpu_state;
+
+/* ---- What a call keeps in its workspace ------------------------------------------ */
+
+/* One batch entry's tokens; of a pack, one sequence. */
+typedef struct cpu_sequence {
+    bool bad; /* lengths that make no sense, or a grid that does not fit: no tokens */
+    int64_t len_q, len_k;
+    int64_t first_q, first_k;              /* rows of the pack before it */
+    const int64_t *order_q, *order_k;      /* computed -> caller's position; NULL: the same */
+    const uint8_t *key_flags, *dense_rows; /* by key block RFA_BLOCK_*; by q block */
+} cpu_sequence;
+
+/* What one task adds to the counts; summed in order of tasks, so that they do
+ * not depend on the number of threads. */
+typedef struct cpu_result {
+    int64_t rows, total, visited, kept, bad_indices;
+    double recall;     /* sum over rows */
+    double recall_min; /* smallest mean of a decision block; 1 without one */
+} cpu_result;
+
+/* One decision block of the group at hand. */
+typedef struct cpu_block {
+    int32_t rows;        /* that exist */
+    int64_t row;         /* the first, of the sequence */
+    int64_t lane;        /* its first lane in the rows' state */
+    int64_t visible;     /* key blocks 0 .. visible - 1 hold unmasked pairs for it */
+    int64_t visits, n;   /* N and n of the specification */
+    bool dense;          /* keeps what it visits */
+    float *q, *out;      /* by panel */
+    uint32_t *decisions; /* words to set bits in, or NULL */
+} cpu_block;
+
+/* One thread's arrays, for one task at a time. "Lanes": see kernels.h. */
+typedef struct cpu_scratch {
+    float *q, *out;                      /* by decision block, then by panel */
+    float *keys, *values, *scores;       /* of one key block */
+    float *row;                          /* one row of anything */
+    float *max, *log_sum, *kappa;        /* rows' state, by lane of the group */
+    double *sum, *skipped;               /* l and s, relative to max */
+    int32_t *kappa_count;                /* how many blocks taught kappa */
+    cpu_block *block;                    /* by decision block */
+    float *block_max, *reference;        /* of one block, by lane: a; m' (0 for -inf) */
+    float *decay, *mass, *lost, *spent;  /* exp(m - m'); u; shares */
+    int32_t *seen, *veto;                /* unmasked keys; veto */
+    int64_t *position_q, *position_k;    /* rows of the views: the group's, the key block's */
+    int32_t *list;                       /* visits */
+    float *list_mass, *rest;             /* of each visit: predicted mass; T_n */
+    uint8_t *listed;                     /* by key block */
+    float *pooled_q, *pool_scores;       /* predicted order */
+    double *block_mass;                  /* by key block */
+    uint64_t *sort;                      /* by key block */
+} cpu_scratch;
+
+typedef struct cpu_layout {
+    size_t size;
+    int32_t threads;
+    int64_t tasks;
+    int32_t lanes;         /* of a decision block */
+    int64_t group_blocks;  /* decision blocks of a visit group, at most */
+    size_t scratch_size;   /* a thread's */
+    char *scratch_base;    /* these only with a workspace: */
+    cpu_sequence *sequence;
+    int64_t *order_q, *order_k;
+    uint8_t *key_flags, *dense_rows;
+    float *key_pools;
+    cpu_result *result; /* by task: (batch, head, group) */
+} cpu_layout;
+
+/* A call, read by all threads. */
+typedef struct cpu_job {
+    const rfa_problem *p;
+    const cpu_kernels *kernels;
+    cpu_layout layout;
+    bool list_only; /* rfa_build_visit_list */
+    bool exact;     /* the rule needs the exponentials of every block */
+    bool estimated;
+} cpu_job;
+
+/* ---- layout.c --------------------------------------------------------------------- */
+
+/* Sizes everything; with a workspace (not NULL), places it too.
+ * RFA_OUT_OF_MEMORY when the size does not fit. */
+rfa_status cpu_layout_of(cpu_layout *layout, const cpu_state *state, const rfa_problem *p,
+                         bool list_only, void *workspace, rfa_error *err);
+void cpu_scratch_of(cpu_scratch *scratch, const cpu_job *job, int32_t thread);
+
+/* ---- sequence.c ------------------------------------------------------------------- */
+
+/* Fills layout.sequence, but for what cpu_prepare_sequences fills; true if
+ * sequences overlap, so that they must run one after the other. */
+bool cpu_measure_sequences(const cpu_job *job);
+/* Token orders and flags of sequences begin .. end - 1. */
+void cpu_prepare_sequences(const cpu_job *job, int64_t begin, int64_t end);
+/* The entry of layout.sequence that holds for a batch entry. */
+const cpu_sequence *cpu_sequence_of(const cpu_job *job, int64_t batch);
+
+/* ---- lists.c ---------------------------------------------------------------------- */
+
+/* Fills scratch->list, and rest where the order predicts masses; returns the
+ * length. Adds to result->bad_indices. */
+int64_t cpu_visit_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
+                       const cpu_scratch *scratch, cpu_result *result);
+rfa_visit_shape cpu_shape_of(const rfa_problem *p, const cpu_sequence *s);
+
+/* ---- predicted.c ------------------------------------------------------------------ */
+
+/* Where a sequence's pools begin, when the keys before it are `first_k`: every
+ * sequence has pools of its own, and CPU_SLACK more. */
+static inline int64_t cpu_first_pool(const rfa_problem *p, int64_t batch, int64_t first_k)
+{
+    int64_t pools = p->packed ? first_k / RFA_POOL_ROWS
+                              : batch * ((p->len_k + RFA_POOL_ROWS - 1) / RFA_POOL_ROWS);
+    return pools + batch * (CPU_SLACK + 1);
+}
+/* Means of RFA_POOL_ROWS keys, for all kv heads of sequences begin .. end - 1. */
+void cpu_pool_keys(const cpu_job *job, int64_t begin, int64_t end);
+/* Fills scratch->list and list_mass, best first; returns the length. */
+int64_t cpu_predicted_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
+                           const cpu_scratch *scratch);
+
+/* ---- decide.c --------------------------------------------------------------------- */
+
+/* The rule and knob of a head; *bad: it runs dense because of a bad knob. */
+rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool *bad);
+/* From block_max: m', and what kept and skipped masses decay by to reach it. */
+void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
+/* scratch->mass from the running means, for estimated masses. */
+void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
+/* What the rule says of a block whose maxima (and masses, if it needs them) are
+ * in scratch. rest: T_n, or RFA_NO_PREDICTION. */
+bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block, float rest,
+                    const cpu_scratch *scratch);
+/* Rows' state after the block was kept or skipped. */
+void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
+                   const cpu_scratch *scratch);
+void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
+
+/* ---- walk.c, run.c, merge.c, isa.c ------------------------------------------------- */
+
+void cpu_attend(const cpu_job *job, int64_t task, const cpu_scratch *scratch, cpu_result *result);
+
+rfa_status cpu_run(const cpu_state *state, const rfa_problem *p, void *workspace, rfa_error *err);
+rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *workspace,
+                          rfa_error *err);
+rfa_status cpu_merge(const cpu_state *state, const rfa_merge_problem *p, rfa_error *err);
+
+/* The kernels to use: RFA_CPU_ISA's choice, else the widest that runs here.
+ * RFA_NO_DEVICE when RFA_CPU_ISA names none that does. */
+rfa_status cpu_choose_kernels(const cpu_kernels **kernels, rfa_error *err);
+/* "ISA avx512 (of portable avx2 avx512)". */
+void cpu_describe_kernels(const cpu_kernels *chosen, char *text, size_t size);
+
+/* ---- Small things ------------------------------------------------------------------- */
+
+static inline int64_t cpu_ceil_div(int64_t x, int64_t by)
+{
+    return x / by + (x % by != 0);
+}
+
+static inline int64_t cpu_min(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static inline int32_t cpu_thread_number(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+static inline size_t cpu_size_of(rfa_dtype dtype)
+{
+    return dtype == RFA_F32 ? 4 : 2;
+}
+
+/* Element 0 of (batch, head, row). */
+static inline char *cpu_at(const rfa_view *view, size_t size, int64_t batch, int64_t head,
+                           int64_t row)
+{
+    int64_t element = batch * view->stride[0] + head * view->stride[1] + row * view->stride[2];
+    return (char *)view->data + view->byte_offset + element * (int64_t)size;
+}
+
+static inline bool cpu_orders_by_mass(const rfa_problem *p)
+{
+    return p->order == RFA_ORDER_PREDICTED || (p->order == RFA_ORDER_LIST && p->list_masses.data);
+}
+
+#endif

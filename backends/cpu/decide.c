@@ -1,0 +1,163 @@
+/* Keep or skip: one block of keys for the rows of one decision block.
+ *
+ * The loops over lanes also run over lanes without a row, whose values nobody
+ * reads; only what becomes a decision looks at rows that exist. */
+#include <float.h>
+
+#include "cpu.h"
+
+rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool *bad)
+{
+    const rfa_problem *p = job->p;
+    double len_k = (double)cpu_sequence_of(job, batch)->len_k;
+    float knob = p->knob;
+    if (p->knobs.data) /* (batch, head) alone: the row stride means nothing */
+        knob = *(const float *)cpu_at(&p->knobs, sizeof(float), batch, head, 0);
+    *bad = !rfa_knob_valid((int)p->rule, p->knob_scaled, knob);
+
+    rfa_skip_rule rule = {.kind = *bad ? RFA_SKIP_DENSE : (int)p->rule, .share = 3, .pace = 1};
+    if (p->order == RFA_ORDER_LIST || p->order == RFA_ORDER_PREDICTED) {
+        rule.share = cpu_orders_by_mass(p) ? 2 : 2.5f;
+        rule.pace = 0;
+    }
+    if (rule.kind == RFA_SKIP_BLASST)
+        rule.limit = (float)log(p->knob_scaled ? fmin(1, (double)knob / len_k) : (double)knob);
+    else if (rule.kind == RFA_SKIP_ENERGY && p->knob_scaled)
+        rule.limit = (float)fmin(0, log((double)knob) + log(p->block_k / len_k));
+    else if (rule.kind == RFA_SKIP_ENERGY)
+        rule.limit = knob;
+    else if (rule.kind == RFA_SKIP_RECALL)
+        rule.limit = 1.0f - knob;
+    return rule;
+}
+
+void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+{
+    const float *restrict max = scratch->max + block->lane;
+    const float *restrict block_max = scratch->block_max;
+    float *restrict reference = scratch->reference;
+    float *restrict decay = scratch->decay;
+    int32_t lanes = job->layout.lanes;
+    for (int32_t i = 0; i < lanes; i++) {
+        float top = max[i] > block_max[i] ? max[i] : block_max[i];
+        reference[i] = top == -(float)INFINITY ? 0 : top; /* -inf - -inf would be NaN */
+        decay[i] = max[i] - reference[i];
+    }
+    job->kernels->exponentials(decay, lanes, decay);
+}
+
+void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+{
+    const float *kappa = scratch->kappa + block->lane;
+    const int32_t *count = scratch->kappa_count + block->lane;
+    int32_t lanes = job->layout.lanes;
+    for (int32_t i = 0; i < lanes; i++)
+        scratch->mass[i] = scratch->block_max[i] - scratch->reference[i];
+    job->kernels->exponentials(scratch->mass, lanes, scratch->mass);
+    for (int32_t i = 0; i < lanes; i++)
+        scratch->mass[i] *= count[i] > 0 ? kappa[i] : (float)scratch->seen[i];
+}
+
+/* ---- The rules ------------------------------------------------------------------------- */
+
+static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_scratch *scratch)
+{
+    const float *max = scratch->max + block->lane, *log_sum = scratch->log_sum + block->lane;
+    for (int32_t i = 0; i < block->rows; i++) {
+        /* Relative to m, which keeps digits that m + ln l would round away. */
+        float a = scratch->block_max[i];
+        float above = a == -(float)INFINITY ? a : a - max[i];
+        if (!rfa_row_votes_skip(rule, above, 0, log_sum[i]))
+            return false;
+    }
+    return true;
+}
+
+static bool within_budget(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
+                          float rest, const cpu_scratch *scratch)
+{
+    const double *restrict sum = scratch->sum + block->lane;
+    const double *restrict skipped = scratch->skipped + block->lane;
+    const float *restrict decay = scratch->decay, *restrict mass = scratch->mass;
+    float *restrict lost = scratch->lost, *restrict spent = scratch->spent;
+    int32_t *restrict veto = scratch->veto;
+    for (int32_t i = 0; i < job->layout.lanes; i++) {
+        double d = (double)decay[i];
+        rfa_row_share share =
+            rfa_share_of_row(rule, (float)(sum[i] * d), (float)(skipped[i] * d), mass[i]);
+        lost[i] = share.lost;
+        spent[i] = share.spent;
+        veto[i] = share.veto;
+    }
+    double all_lost = 0, all_spent = 0;
+    int any_veto = 0;
+    for (int32_t i = 0; i < block->rows; i++) {
+        all_lost += (double)lost[i];
+        all_spent += (double)spent[i];
+        any_veto |= veto[i];
+    }
+    return rfa_block_within_budget(rule, (long)block->n, (long)block->visits,
+                                   (float)(all_lost / block->rows),
+                                   (float)(all_spent / block->rows), any_veto, rest);
+}
+
+bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block, float rest,
+                    const cpu_scratch *scratch)
+{
+    switch (rule.kind) {
+    case RFA_SKIP_BLASST:
+    case RFA_SKIP_ENERGY: return all_rows_vote(rule, block, scratch);
+    case RFA_SKIP_RECALL: return within_budget(job, rule, block, rest, scratch);
+    default: return false;
+    }
+}
+
+/* ---- What follows for the rows ----------------------------------------------------------- */
+
+/* kappa: the running mean of rowsum / exp(rowmax). mass is relative to m', which
+ * `max` holds already. */
+static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+{
+    for (int32_t i = 0; i < job->layout.lanes; i++) {
+        float a = scratch->block_max[i], max = scratch->max[block->lane + i];
+        int32_t *count = &scratch->kappa_count[block->lane + i];
+        float *kappa = &scratch->kappa[block->lane + i];
+        if (rfa_kappa_learns(a, max))
+            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(max - a), ++*count);
+    }
+}
+
+void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
+                   const cpu_scratch *scratch)
+{
+    float *restrict max = scratch->max + block->lane;
+    double *restrict sum = scratch->sum + block->lane;
+    double *restrict skipped = scratch->skipped + block->lane;
+    for (int32_t i = 0; i < job->layout.lanes; i++) {
+        double d = (double)scratch->decay[i];
+        max[i] = max[i] > scratch->block_max[i] ? max[i] : scratch->block_max[i];
+        sum[i] = sum[i] * d + (double)scratch->mass[i];
+        skipped[i] *= d;
+    }
+    if (rule.kind == RFA_SKIP_ENERGY)
+        for (int32_t i = 0; i < job->layout.lanes; i++)
+            scratch->log_sum[block->lane + i] = logf((float)sum[i]);
+    if (job->estimated)
+        learn_kappa(job, block, scratch);
+}
+
+void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+{
+    for (int32_t i = 0; i < job->layout.lanes; i++) {
+        float a = scratch->block_max[i], *max = &scratch->max[block->lane + i];
+        double *skipped = &scratch->skipped[block->lane + i], mass = (double)scratch->mass[i];
+        if (a > *max && *max == -(float)INFINITY)
+            *max = a; /* nothing is relative to it yet */
+        if (a > *max)
+            mass *= exp((double)a - (double)*max);
+        *skipped += mass;
+        /* Only recalls next to 0 allow this; an infinity would turn into NaN. */
+        if (*skipped > DBL_MAX)
+            *skipped = DBL_MAX;
+    }
+}

@@ -1,0 +1,164 @@
+/* A call: sequences, tasks in parallel, counts. */
+#include <string.h>
+
+#include "cpu.h"
+
+static cpu_job start_job(const cpu_state *state, const rfa_problem *p, bool list_only)
+{
+    cpu_job job = {.p = p, .kernels = state->kernels, .list_only = list_only};
+    job.estimated = p->rule == RFA_RULE_RECALL && p->mass == RFA_MASS_ESTIMATED;
+    job.exact = p->track_recall && p->rule != RFA_RULE_DENSE && !job.estimated;
+    return job;
+}
+
+/* ---- Attention -------------------------------------------------------------------------- */
+
+static void attend_all(const cpu_job *job, int64_t begin, int64_t end)
+{
+    int64_t per_sequence = job->p->heads_q * job->p->groups;
+#ifdef _OPENMP
+#pragma omp parallel num_threads(job->layout.threads)
+#endif
+    {
+        cpu_scratch scratch;
+        cpu_scratch_of(&scratch, job, cpu_thread_number());
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic)
+#endif
+        for (int64_t i = 0; i < (end - begin) * per_sequence; i++) {
+            /* Under the causal mask later groups see more: the longest tasks first. */
+            int64_t task = job->p->causal ? end * per_sequence - 1 - i : begin * per_sequence + i;
+            cpu_attend(job, task, &scratch, &job->layout.result[task]);
+        }
+    }
+}
+
+static void attend_sequences(const cpu_job *job, int64_t begin, int64_t end)
+{
+    cpu_prepare_sequences(job, begin, end);
+    if (job->p->order == RFA_ORDER_PREDICTED)
+        cpu_pool_keys(job, begin, end);
+    attend_all(job, begin, end);
+}
+
+/* ---- Counts ------------------------------------------------------------------------------- */
+
+static void add_results(const cpu_job *job, rfa_counts *counts)
+{
+    double recall = 0, rows = 0, recall_min = 1;
+    for (int64_t i = 0; i < job->layout.tasks; i++) {
+        const cpu_result *result = &job->layout.result[i];
+        counts->blocks_total += (uint64_t)result->total;
+        counts->blocks_visited += (uint64_t)result->visited;
+        counts->blocks_kept += (uint64_t)result->kept;
+        counts->bad_indices += (uint64_t)result->bad_indices;
+        recall += result->recall;
+        rows += (double)result->rows;
+        if (!(result->recall_min >= recall_min) && !isnan(recall_min))
+            recall_min = result->recall_min;
+    }
+    /* Without any row nothing was lost. */
+    counts->recall_mean = rows > 0 ? (float)(recall / rows) : 1;
+    counts->recall_block_min = (float)recall_min;
+}
+
+static void count_bad(const cpu_job *job, rfa_counts *counts)
+{
+    for (int64_t b = 0; b < job->p->batch; b++) {
+        counts->bad_sequences += job->p->packed && cpu_sequence_of(job, b)->bad;
+        for (int64_t h = 0; h < job->p->heads_q; h++) {
+            bool bad;
+            (void)cpu_rule_of(job, b, h, &bad);
+            counts->bad_knobs += bad;
+        }
+    }
+}
+
+static void write_counts(const cpu_job *job)
+{
+    const rfa_problem *p = job->p;
+    rfa_counts counts = {0};
+    add_results(job, &counts);
+    count_bad(job, &counts);
+    counts.recall_scope =
+        p->order == RFA_ORDER_LIST ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS;
+    counts.recall_kind = job->estimated ? RFA_RECALL_ESTIMATED : RFA_RECALL_EXACT;
+    if (!p->track_recall) {
+        counts.recall_kind = RFA_RECALL_ABSENT;
+        counts.recall_mean = counts.recall_block_min = (float)NAN;
+    }
+    memcpy(cpu_at(&p->counts, 1, 0, 0, 0), &counts, sizeof(counts));
+}
+
+rfa_status cpu_run(const cpu_state *state, const rfa_problem *p, void *workspace, rfa_error *err)
+{
+    cpu_job job = start_job(state, p, false);
+    rfa_status status = cpu_layout_of(&job.layout, state, p, false, workspace, err);
+    if (status != RFA_OK)
+        return status;
+    if (!cpu_measure_sequences(&job)) {
+        attend_sequences(&job, 0, p->batch);
+    } else {
+        /* Sequences that overlap by mistake must not race for a row. */
+        for (int64_t b = 0; b < p->batch; b++)
+            attend_sequences(&job, b, b + 1);
+    }
+    if (p->counts.data)
+        write_counts(&job);
+    return RFA_OK;
+}
+
+/* ---- Predicted lists --------------------------------------------------------------------------- */
+
+static void write_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
+                       const cpu_scratch *scratch)
+{
+    const rfa_problem *p = job->p;
+    int32_t *index = (int32_t *)cpu_at(&p->list_indices, 4, batch, head, group);
+    int64_t count = 0;
+    if (group * p->visit_q < cpu_sequence_of(job, batch)->len_q)
+        count = cpu_predicted_list(job, batch, head, group, scratch);
+    *(int32_t *)cpu_at(&p->list_counts, 4, batch, head, group) = (int32_t)count;
+    for (int64_t i = 0; i < p->list_capacity; i++)
+        index[i] = i < count ? scratch->list[i] : -1;
+    if (!p->list_masses.data)
+        return;
+    float *mass = (float *)cpu_at(&p->list_masses, 4, batch, head, group);
+    for (int64_t i = 0; i < p->list_capacity; i++)
+        mass[i] = i < count ? scratch->list_mass[i] : 0;
+}
+
+static void list_sequences(const cpu_job *job, int64_t begin, int64_t end)
+{
+    int64_t groups = job->p->groups, per_sequence = job->p->heads_q * groups;
+    cpu_prepare_sequences(job, begin, end);
+    cpu_pool_keys(job, begin, end);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(job->layout.threads)
+#endif
+    {
+        cpu_scratch scratch;
+        cpu_scratch_of(&scratch, job, cpu_thread_number());
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic)
+#endif
+        for (int64_t i = begin * per_sequence; i < end * per_sequence; i++)
+            write_list(job, i / per_sequence, i % per_sequence / groups, i % groups, &scratch);
+    }
+}
+
+rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *workspace,
+                          rfa_error *err)
+{
+    cpu_job job = start_job(state, p, true);
+    rfa_status status = cpu_layout_of(&job.layout, state, p, true, workspace, err);
+    if (status != RFA_OK)
+        return status;
+    if (!cpu_measure_sequences(&job)) {
+        list_sequences(&job, 0, p->batch);
+    } else {
+        for (int64_t b = 0; b < p->batch; b++)
+            list_sequences(&job, b, b + 1);
+    }
+    return RFA_OK;
+}

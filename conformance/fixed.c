@@ -1,0 +1,313 @@
+/* Cases with names: corners that a random draw seldom hits. */
+#include <stdio.h>
+#include <string.h>
+
+#include "conformance/generate.h"
+
+#define ALL_OUTPUTS (CASE_LSE | CASE_RECALL | CASE_VISIT_ORDER | CASE_COUNTS)
+
+static void one_token(conformance_case *c)
+{
+    c->len_q = c->len_k = 1;
+}
+
+static void one_key(conformance_case *c)
+{
+    c->len_k = 1;
+    c->dtype = c->out_dtype = RFA_BF16;
+}
+
+static void one_query(conformance_case *c)
+{
+    c->len_q = 1;
+    c->len_k = 1025;
+}
+
+static void causal_more_queries(conformance_case *c)
+{
+    c->len_q = 300;
+    c->len_k = 130;
+    c->mask = RFA_MASK_CAUSAL;
+    c->order = RFA_ORDER_RASTER;
+}
+
+static void causal_more_keys(conformance_case *c)
+{
+    c->len_q = 70;
+    c->len_k = 700;
+    c->mask = RFA_MASK_CAUSAL;
+}
+
+static void causal_first_blocks_empty(conformance_case *c)
+{
+    c->len_q = 400;
+    c->len_k = 3;
+    c->mask = RFA_MASK_CAUSAL;
+    c->rule = RFA_RULE_ENERGY;
+    c->knob = -3;
+}
+
+static void dim_one(conformance_case *c)
+{
+    c->dim = c->dim_v = 1;
+    c->dtype = c->out_dtype = RFA_F16;
+}
+
+static void dim_256(conformance_case *c)
+{
+    c->dim = c->dim_v = 256;
+    c->dtype = c->out_dtype = RFA_BF16;
+}
+
+static void wide_values(conformance_case *c)
+{
+    c->dim = 3;
+    c->dim_v = 256;
+}
+
+static void narrow_values(conformance_case *c)
+{
+    c->dim = 256;
+    c->dim_v = 1;
+}
+
+static void block_beyond_sequence(conformance_case *c)
+{
+    c->len_q = 20;
+    c->len_k = 50;
+    c->block_q = 256;
+    c->block_k = 512;
+    c->visit_q = 1024;
+}
+
+static void blocks_of_one(conformance_case *c)
+{
+    c->len_q = 37;
+    c->len_k = 65;
+    c->block_q = c->block_k = c->visit_q = 1;
+    c->knob = 0.7f;
+}
+
+static void ragged_by_one(conformance_case *c)
+{
+    c->len_q = 257;
+    c->len_k = 769;
+    c->dtype = c->out_dtype = RFA_F16;
+}
+
+static void tiny_target(conformance_case *c)
+{
+    c->knob = 1e-30f; /* P is 1 in f32: no row can veto */
+    c->mask = RFA_MASK_CAUSAL;
+    c->order = RFA_ORDER_RASTER;
+}
+
+static void tiny_target_estimated(conformance_case *c)
+{
+    tiny_target(c);
+    c->mass = RFA_MASS_ESTIMATED;
+}
+
+static void huge_raster(conformance_case *c)
+{
+    c->data = DATA_HUGE;
+    c->order = RFA_ORDER_RASTER;
+}
+
+static void huge_never_skipping(conformance_case *c)
+{
+    c->data = DATA_HUGE;
+    c->knob = 1;
+}
+
+static void all_ties(conformance_case *c)
+{
+    c->data = DATA_EQUAL;
+    c->rule = RFA_RULE_BLASST;
+    c->knob = 1;
+    c->order = RFA_ORDER_PREDICTED;
+}
+
+static void sinks_predicted(conformance_case *c)
+{
+    c->data = DATA_SINKS;
+    c->order = RFA_ORDER_PREDICTED;
+}
+
+static void nothing_listed(conformance_case *c)
+{
+    c->order = RFA_ORDER_LIST;
+    c->list_capacity = 1;
+    c->list_bad = true;
+}
+
+static void list_over_capacity(conformance_case *c)
+{
+    c->order = RFA_ORDER_LIST;
+    c->list_capacity = 17;
+    c->list_bad = c->list_masses = true;
+}
+
+static void packed_with_empties(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 0, 100, 100, 165, 166}, cu_k[] = {0, 40, 340, 340, 340, 341};
+    c->packed = true;
+    c->batch = 5;
+    c->len_q = 100;
+    c->len_k = 300;
+    c->total_q = 170;
+    c->total_k = 341;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+}
+
+static void packed_causal_bad_sequence(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 64, 9999, 70, 134}, cu_k[] = {0, 200, 210, 230, 400};
+    packed_with_empties(c);
+    c->batch = 4;
+    c->len_q = 64;
+    c->len_k = 200;
+    c->total_k = 400;
+    c->mask = RFA_MASK_CAUSAL;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+}
+
+static void cubes_with_text(conformance_case *c)
+{
+    const rfa_grid grid_q = {5, {3, 7, 9}, {0, 0, 0}}, grid_k = {30, {5, 9, 11}, {2, 3, 4}};
+    c->grid_count = 1;
+    c->len_q = 200;
+    c->len_k = 530;
+    c->grids_q[0] = grid_q;
+    c->grids_k[0] = grid_k;
+    c->keep_keys[0] = (rfa_range){0, 30};
+    c->keep_key_count = 1;
+}
+
+/* The second sequence is shorter than its grid. */
+static void packed_cubes_one_too_large(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 60, 90, 130}, cu_k[] = {0, 210, 250, 450};
+    const rfa_grid grid = {0, {3, 4, 5}, {0, 0, 0}}, large = {2, {2, 4, 5}, {2, 2, 0}};
+    packed_with_empties(c);
+    c->batch = 3;
+    c->len_q = 64;
+    c->len_k = 220;
+    c->total_q = 133;
+    c->total_k = 450;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+    c->grid_count = 3;
+    c->grids_q[0] = c->grids_k[0] = c->grids_k[1] = c->grids_k[2] = grid;
+    c->grids_q[1] = large;
+}
+
+static void nan_in_values(conformance_case *c)
+{
+    c->data = DATA_NONFINITE;
+    c->mask = RFA_MASK_CAUSAL;
+    c->len_q = c->len_k = 300;
+}
+
+static void everything_kept_by_ranges(conformance_case *c)
+{
+    c->keep_keys[0] = (rfa_range){0, c->len_k};
+    c->dense_queries[0] = (rfa_range){c->len_q - 1, c->len_q};
+    c->keep_key_count = c->dense_query_count = 1;
+    c->knob = 0.3f;
+}
+
+static void everything_at_once(conformance_case *c)
+{
+    cubes_with_text(c);
+    c->batch = 2;
+    c->heads = 6;
+    c->heads_kv = 2;
+    c->dim = 80;
+    c->dim_v = 96;
+    c->dtype = RFA_BF16;
+    c->out_dtype = RFA_F32;
+    c->axes = RFA_AXES_BHSD;
+    c->layout[CASE_Q] = LAYOUT_INTERLEAVED;
+    c->layout[CASE_K] = LAYOUT_SWAPPED;
+    c->layout[CASE_V] = LAYOUT_BROADCAST;
+    c->layout[CASE_OUT] = LAYOUT_PADDED;
+    c->shift = 3;
+    c->padded_rows = true;
+    c->mass = RFA_MASS_ESTIMATED;
+    c->knob_tensor = c->knob_bad = true;
+    c->order = RFA_ORDER_LIST;
+    c->list_capacity = 4;
+    c->list_masses = c->list_bad = true;
+    c->dense_queries[0] = (rfa_range){70, 75};
+    c->dense_query_count = 1;
+}
+
+#define CASE(name)                                                                                 \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+
+static const struct {
+    const char *name;
+    void (*edit)(conformance_case *c);
+} fixed[] = {
+    CASE(one_token),
+    CASE(one_key),
+    CASE(one_query),
+    CASE(causal_more_queries),
+    CASE(causal_more_keys),
+    CASE(causal_first_blocks_empty),
+    CASE(dim_one),
+    CASE(dim_256),
+    CASE(wide_values),
+    CASE(narrow_values),
+    CASE(block_beyond_sequence),
+    CASE(blocks_of_one),
+    CASE(ragged_by_one),
+    CASE(tiny_target),
+    CASE(tiny_target_estimated),
+    CASE(huge_raster),
+    CASE(huge_never_skipping),
+    CASE(all_ties),
+    CASE(sinks_predicted),
+    CASE(nothing_listed),
+    CASE(list_over_capacity),
+    CASE(packed_with_empties),
+    CASE(packed_causal_bad_sequence),
+    CASE(cubes_with_text),
+    CASE(packed_cubes_one_too_large),
+    CASE(nan_in_values),
+    CASE(everything_kept_by_ranges),
+    CASE(everything_at_once),
+};
+
+size_t conformance_fixed_count(void)
+{
+    return sizeof(fixed) / sizeof(fixed[0]);
+}
+
+/* Recall 0.9, everything else default, on scenes of 4 or more key blocks. */
+void conformance_fixed(size_t index, conformance_case *c)
+{
+    memset(c, 0, sizeof(*c));
+    snprintf(c->name, sizeof(c->name), "%s", fixed[index].name);
+    c->seed = index + 1;
+    c->dtype = c->out_dtype = (rfa_dtype)(index % 3);
+    c->batch = 1;
+    c->heads = c->heads_kv = 2;
+    c->len_q = 150;
+    c->len_k = 600;
+    c->dim = c->dim_v = 64;
+    c->rule = RFA_RULE_RECALL;
+    c->knob = 0.9f;
+    c->outputs = ALL_OUTPUTS;
+    c->data = DATA_CLUSTERS;
+    fixed[index].edit(c);
+    if (!c->packed) {
+        c->total_q = c->len_q;
+        c->total_k = c->len_k;
+    }
+}

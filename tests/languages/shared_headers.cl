@@ -1,0 +1,8 @@
+#define CALLS_FN static inline
+#include "calls.h"
+
+__kernel void shared_headers(float x, long n, __global rfa_index *out)
+{
+    out[0] = call_skip_rule(x, n);
+    out[1] = call_cube_order(n);
+}

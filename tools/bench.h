@@ -1,0 +1,96 @@
+/* The pieces of `rfa bench`: variants of attention on one set of inputs, each
+ * proved against the oracle before it is timed, all timed in turn. */
+#ifndef RFA_TOOLS_BENCH_H
+#define RFA_TOOLS_BENCH_H
+
+#include <stdio.h>
+
+#include "tools/device_tensor.h"
+#include "tools/workload.h"
+
+#define BENCH_MAX_VARIANTS 16
+#define BENCH_MAX_ROUNDS 100
+#define BENCH_MAX_PEERS 4
+
+/* "recall:0.9:estimated" taken apart. */
+typedef struct bench_variant {
+    char label[64];
+    rfa_rule rule;
+    double knob;
+    rfa_mass mass;
+    bool scaled;
+} bench_variant;
+
+typedef struct bench_request {
+    workload_spec workload; /* dtype is set per case */
+    int64_t batch;
+    bool video; /* a grid of video tokens; otherwise one row of tokens of kind diffuse */
+    bool cubes;
+    rfa_order order;
+    int32_t block_q, block_k, visit_q;
+    bench_variant variants[BENCH_MAX_VARIANTS];
+    int variant_count;
+    int rounds;
+    int64_t check_blocks;
+    int32_t threads;
+    const char *peer, *python, *peer_isa; /* NULL: none, python3, whatever it likes */
+} bench_request;
+
+/* One line of the result. */
+typedef struct bench_row {
+    char backend[32], device[128], detail[128], dtype[8], label[64];
+    int64_t batch, heads, len, dim;
+    char failure[256]; /* why it was not timed; "" if it was */
+    bool failed;       /* wrong, not merely unsupported */
+    rfa_counts counts;
+    bool has_counts;
+    double times[BENCH_MAX_ROUNDS]; /* seconds a call, by round */
+    int rounds;
+    double median, fastest, slowest; /* seconds */
+    double tflops;                   /* dense operations over the median */
+    double over_dense;               /* dense median / own median; 0: no dense */
+    double over_peer;                /* best peer median / own median; 0: no peer */
+} bench_row;
+
+typedef struct bench_result {
+    bench_row *rows;
+    size_t count, capacity;
+} bench_result;
+
+/* "dense,recall:0.9,..." into variants. RFA_INVALID_ARGUMENT with a sentence. */
+rfa_status bench_parse_variants(const char *text, bench_request *request, rfa_error *err);
+
+/* Makes inputs of `dtype` on one device, checks and times every variant and peer,
+ * and appends their rows. A variant that is unsupported or wrong is a row too. */
+rfa_status bench_run(const bench_request *request, const char *backend, int32_t device,
+                     rfa_dtype dtype, bench_result *result, rfa_error *err);
+void bench_result_free(bench_result *result);
+
+/* ---- inputs ---- */
+
+/* q, k, v as (batch, len, heads, dim) on the context's device. */
+rfa_status bench_make_inputs(const bench_request *request, rfa_context *ctx, rfa_dtype dtype,
+                             attention_tensors *tensors, rfa_error *err);
+
+/* ---- peers: another implementation in a process of its own ---- */
+
+typedef struct bench_peer bench_peer;
+
+/* Starts the helper on the same tensors and waits until it has them. */
+rfa_status bench_peer_start(const bench_request *request, rfa_context *ctx,
+                            attention_tensors *tensors, bool gpu, bench_peer **peer,
+                            rfa_error *err);
+int bench_peer_count(const bench_peer *peer);
+const char *bench_peer_name(const bench_peer *peer, int index);
+/* Seconds a call of one of its implementations, over `calls` of them. */
+rfa_status bench_peer_time(bench_peer *peer, int index, int calls, double *seconds, rfa_error *err);
+void bench_peer_stop(bench_peer *peer);
+
+/* ---- reports ---- */
+
+bool bench_report_table(FILE *out, const bench_result *result);
+bool bench_report_markdown(FILE *out, const bench_result *result);
+bool bench_report_csv(FILE *out, const bench_result *result);
+bool bench_report_json(FILE *out, const bench_result *result);
+
+#endif

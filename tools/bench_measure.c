@@ -1,0 +1,291 @@
+/* Checking and timing of `rfa bench`. */
+#include "tools/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "conformance/check.h"
+#include "src/problem.h"
+#include "tools/dtype.h"
+#include "tools/progress.h"
+
+/* One device's work in progress. */
+typedef struct bench_job {
+    const bench_request *request;
+    rfa_context *ctx;
+    rfa_device_info device;
+    rfa_dtype dtype;
+    attention_tensors tensors;
+    rfa_grid grid;
+    bench_peer *peer;
+    size_t first; /* this job's first row of the result */
+    progress bar;
+} bench_job;
+
+/* ---- rows ---- */
+
+static bench_row *add_row(bench_result *result, const bench_job *job, const char *backend,
+                          const char *label, rfa_error *err)
+{
+    if (result->count == result->capacity) {
+        size_t capacity = result->capacity ? 2 * result->capacity : 16;
+        bench_row *grown = realloc(result->rows, capacity * sizeof(*grown));
+        if (!grown) {
+            rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for results");
+            return NULL;
+        }
+        result->rows = grown;
+        result->capacity = capacity;
+    }
+    bench_row *row = &result->rows[result->count++];
+    memset(row, 0, sizeof(*row));
+    snprintf(row->backend, sizeof(row->backend), "%s", backend);
+    snprintf(row->device, sizeof(row->device), "%s", job->device.name);
+    snprintf(row->detail, sizeof(row->detail), "%s", job->device.detail);
+    snprintf(row->dtype, sizeof(row->dtype), "%s", dtype_name(job->dtype));
+    snprintf(row->label, sizeof(row->label), "%s", label);
+    row->batch = job->request->batch;
+    row->heads = job->request->workload.heads;
+    row->len = workload_tokens(&job->request->workload);
+    row->dim = job->request->workload.dim;
+    return row;
+}
+
+void bench_result_free(bench_result *result)
+{
+    free(result->rows);
+    *result = (bench_result){0};
+}
+
+static int compare_times(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void summarise(bench_row *row)
+{
+    double sorted[BENCH_MAX_ROUNDS];
+    if (row->rounds == 0)
+        return;
+    size_t count = (size_t)row->rounds;
+    memcpy(sorted, row->times, count * sizeof(sorted[0]));
+    qsort(sorted, count, sizeof(sorted[0]), compare_times);
+    row->median = count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+    row->fastest = sorted[0];
+    row->slowest = sorted[count - 1];
+    double operations = 4.0 * (double)(row->batch * row->heads) * (double)row->len *
+                        (double)row->len * (double)row->dim;
+    row->tflops = operations / row->median / 1e12;
+}
+
+/* Ratios within one job: over its own dense row and over the fastest peer. */
+static void compare_rows(bench_row *rows, size_t count)
+{
+    double dense = 0, peer = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool own = rows[i].has_counts;
+        if (own && strcmp(rows[i].label, "dense") == 0)
+            dense = rows[i].median;
+        if (!own && rows[i].median > 0 && (peer == 0 || rows[i].median < peer))
+            peer = rows[i].median;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!rows[i].has_counts || rows[i].median == 0)
+            continue;
+        rows[i].over_dense = dense / rows[i].median;
+        rows[i].over_peer = peer / rows[i].median;
+    }
+}
+
+/* ---- one variant ---- */
+
+static rfa_attention_args variant_args(bench_job *job, const bench_variant *variant)
+{
+    const bench_request *r = job->request;
+    rfa_attention_args args = RFA_ATTENTION_ARGS_INIT;
+    args.rule = variant->rule;
+    args.knob = (float)variant->knob;
+    args.mass = variant->mass;
+    args.knob_form = variant->scaled ? RFA_KNOB_SCALED : RFA_KNOB_DIRECT;
+    args.order = r->order;
+    args.block_q = r->block_q;
+    args.block_k = r->block_k;
+    args.visit_q = r->visit_q;
+    if (r->video && r->cubes) {
+        args.grids_q = args.grids_k = &job->grid;
+        args.grid_count = 1;
+    }
+    return args;
+}
+
+static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, bench_row *row,
+                                       rfa_error *err)
+{
+    rfa_problem problem;
+    check_report report;
+    check_options options = {.weights = RFA_F32, .sample = job->request->check_blocks, .seed = 1};
+    const DLDevice host = {kDLCPU, 0};
+    if (rfa_context_device(job->ctx).device_type != kDLCPU)
+        options.weights = job->dtype;
+    rfa_status status = attention_tensors_fetch(job->ctx, &job->tensors, &args, err);
+    if (status == RFA_OK)
+        memcpy(&row->counts, job->tensors.counts.host, sizeof(row->counts));
+    if (status == RFA_OK && options.sample > 0)
+        status = rfa_problem_build(&problem, &args, RFA_FOR_ATTENTION, host, err);
+    if (status != RFA_OK || options.sample == 0)
+        return status;
+    status = check_outputs(&problem, &options, &report, err);
+    if (status == RFA_OK && !report.ok) {
+        row->failed = true;
+        snprintf(row->failure, sizeof(row->failure), "%s", report.failure);
+    }
+    return status;
+}
+
+/* Proves a variant, or notes why it cannot be timed. */
+static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row *row,
+                        rfa_error *err)
+{
+    rfa_attention_args args = variant_args(job, variant);
+    rfa_status status = attention_tensors_make_outputs(job->ctx, &job->tensors, &args, true, err);
+    if (status == RFA_OK) {
+        status = rfa_supports(job->ctx, &args, row->failure, sizeof(row->failure));
+        if (status == RFA_OK)
+            status = device_status(job->ctx, rfa_attention(job->ctx, &args), err);
+        else
+            status = RFA_OK; /* a row that says so */
+        if (status == RFA_OK && !row->failure[0])
+            status = check_against_oracle(job, args, row, err);
+    }
+    attention_tensors_free_outputs(job->ctx, &job->tensors);
+    row->has_counts = !row->failure[0];
+    return status;
+}
+
+/* Outputs as a model would ask for: out alone. Calls shorter than 20 ms are timed
+ * several in a row, so that what a clock costs does not show. */
+static rfa_status time_variant(bench_job *job, const bench_variant *variant, bench_row *row,
+                               rfa_error *err)
+{
+    rfa_attention_args args = variant_args(job, variant);
+    args.q = device_tensor_there(&job->tensors.q);
+    args.k = device_tensor_there(&job->tensors.k);
+    args.v = device_tensor_there(&job->tensors.v);
+    args.out = device_tensor_there(&job->tensors.out);
+    int calls = 1;
+    double seconds = 0;
+    for (;;) {
+        double start = progress_now();
+        rfa_status status = RFA_OK;
+        for (int i = 0; i < calls && status == RFA_OK; i++)
+            status = rfa_attention(job->ctx, &args);
+        if (status == RFA_OK)
+            status = rfa_synchronize(job->ctx, NULL);
+        if (status != RFA_OK)
+            return device_status(job->ctx, status, err);
+        seconds = progress_now() - start;
+        if (seconds >= 0.02 || calls >= 1024)
+            break;
+        calls *= 4;
+    }
+    row->times[row->rounds++] = seconds / calls;
+    return RFA_OK;
+}
+
+/* ---- one device ---- */
+
+static rfa_status time_round(bench_job *job, bench_row *rows, int round, rfa_error *err)
+{
+    const bench_request *r = job->request;
+    rfa_status status = RFA_OK;
+    for (int i = 0; i < r->variant_count && status == RFA_OK; i++) {
+        if (rows[i].failure[0])
+            continue;
+        status = time_variant(job, &r->variants[i], &rows[i], err);
+        if (round < 0)
+            rows[i].rounds = 0; /* the warm-up */
+    }
+    int peers = bench_peer_count(job->peer);
+    for (int i = 0; i < peers && status == RFA_OK; i++) {
+        bench_row *row = &rows[r->variant_count + i];
+        status = bench_peer_time(job->peer, i, 1, &row->times[row->rounds], err);
+        if (round >= 0)
+            row->rounds++;
+    }
+    return status;
+}
+
+static rfa_status time_all(bench_job *job, bench_result *result, rfa_error *err)
+{
+    const DLDataType dtype = job->tensors.q.tensor.dtype;
+    rfa_status status =
+        device_tensor_make(job->ctx, &job->tensors.out, dtype, 4, job->tensors.q.shape, err);
+    progress_start(&job->bar, "timing", (uint64_t)job->request->rounds + 1);
+    for (int round = -1; round < job->request->rounds && status == RFA_OK; round++) {
+        status = time_round(job, result->rows + job->first, round, err);
+        progress_update(&job->bar, (uint64_t)round + 2);
+    }
+    progress_end(&job->bar);
+    return status;
+}
+
+static rfa_status prove_all(bench_job *job, bench_result *result, rfa_error *err)
+{
+    const bench_request *r = job->request;
+    rfa_status status = RFA_OK;
+    progress_start(&job->bar, "checking against the oracle", (uint64_t)r->variant_count);
+    for (int i = 0; i < r->variant_count && status == RFA_OK; i++) {
+        bench_row *row =
+            add_row(result, job, rfa_context_backend(job->ctx), r->variants[i].label, err);
+        status = row ? prove(job, &r->variants[i], row, err) : RFA_OUT_OF_MEMORY;
+        progress_update(&job->bar, (uint64_t)i + 1);
+    }
+    progress_end(&job->bar);
+    return status;
+}
+
+static rfa_status start_peer(bench_job *job, bench_result *result, rfa_error *err)
+{
+    if (!job->request->peer)
+        return RFA_OK;
+    bool gpu = rfa_context_device(job->ctx).device_type == kDLCUDA;
+    rfa_status status =
+        bench_peer_start(job->request, job->ctx, &job->tensors, gpu, &job->peer, err);
+    for (int i = 0; status == RFA_OK && i < bench_peer_count(job->peer); i++) {
+        bench_row *row =
+            add_row(result, job, job->request->peer, bench_peer_name(job->peer, i), err);
+        status = row ? RFA_OK : RFA_OUT_OF_MEMORY;
+    }
+    return status;
+}
+
+rfa_status bench_run(const bench_request *request, const char *backend, int32_t device,
+                     rfa_dtype dtype, bench_result *result, rfa_error *err)
+{
+    bench_job job = {.request = request, .dtype = dtype, .first = result->count};
+    memcpy(job.grid.size, request->workload.grid, sizeof(job.grid.size));
+    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
+    options.backend = backend;
+    options.device = device;
+    options.threads = request->threads;
+    rfa_status status = device_status(NULL, rfa_context_create(&job.ctx, &options), err);
+    if (status == RFA_OK)
+        status = device_status(NULL, rfa_device_get(backend, device, &job.device), err);
+    if (status == RFA_OK)
+        status = bench_make_inputs(request, job.ctx, dtype, &job.tensors, err);
+    if (status == RFA_OK)
+        status = prove_all(&job, result, err);
+    if (status == RFA_OK)
+        status = start_peer(&job, result, err);
+    if (status == RFA_OK)
+        status = time_all(&job, result, err);
+    bench_peer_stop(job.peer);
+    if (job.ctx)
+        attention_tensors_free(job.ctx, &job.tensors);
+    rfa_context_destroy(job.ctx);
+    for (size_t i = job.first; i < result->count; i++)
+        summarise(&result->rows[i]);
+    compare_rows(result->rows + job.first, result->count - job.first);
+    return status;
+}
