@@ -131,12 +131,9 @@ static void check_recall_counts(check *c, const rfa_counts *counts)
 
 static void check_scope(check *c, const rfa_counts *counts)
 {
-    bool listed = c->p->order == RFA_ORDER_LIST;
     bool partial = counts->blocks_visited < counts->blocks_total;
-    if (listed && !partial)
-        return; /* a list that leaves nothing out may be called either */
     same_count(c, "recall_scope", counts->recall_scope,
-               listed ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS);
+               partial ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS);
 }
 
 rfa_status check_counts(check *c, rfa_error *err)

@@ -93,7 +93,7 @@ static rfa_status take_row(const rfa_merge_problem *p, const DLTensor *t, const 
 static rfa_status take_part(rfa_merge_problem *p, const rfa_merge_args *a, size_t i,
                             const int places[4], DLDevice device, rfa_error *err)
 {
-    char name[32];
+    char name[48];
     bool packed = places[0] < 0;
     snprintf(name, sizeof(name), "part_out[%zu]", i);
     rfa_status status =

@@ -369,7 +369,7 @@ class Run(Command):
         q, k = [1, 4, 2, 8], [1, 6, 2, 8]
         for what, shapes, code in (
             ("rank", {"q": [4, 2], "k": [6, 2], "v": [6, 2]}, INVALID),
-            ("rank of k", {"q": q, "k": [6, 2, 8], "v": k}, INVALID),
+            ("rank of k", {"q": q, "k": [12, 8], "v": k}, INVALID),
             ("heads", {"q": [1, 4, 3, 8], "k": k, "v": k}, INVALID),
             ("heads of v", {"q": q, "k": k, "v": [1, 6, 1, 8]}, INVALID),
             ("dims", {"q": q, "k": [1, 6, 2, 4], "v": k}, INVALID),

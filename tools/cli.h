@@ -116,7 +116,6 @@ int cmd_devices(int argc, char **argv);
 int cmd_make(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
-int cmd_eval(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 
 #endif

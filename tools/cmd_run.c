@@ -22,7 +22,7 @@ static const char about[] =
 static const char examples[] = "rfa make --preset tiny -o tiny.safetensors\n"
                                "rfa run tiny.safetensors --recall 0.9 --check\n"
                                "rfa run mine.safetensors --q query --k key --v value --axes bhsd "
-                               "--grid 21,45,80 -o out.safetensors";
+                               "--grid 21,45,80";
 
 static const char *const rules[] = {"dense", "blasst", "energy", "recall", NULL};
 static const char *const masses[] = {"exact", "estimated", NULL};

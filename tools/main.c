@@ -18,18 +18,9 @@ typedef struct subcommand {
 static const subcommand subcommands[] = {
     {"devices", cmd_devices, "list backends and devices, usable or why not"},
     {"make", cmd_make, "write q, k, v of a synthetic video to a safetensors file"},
-#ifdef HAVE_CMD_RUN
     {"run", cmd_run, "compute attention of q, k, v from a safetensors file"},
-#endif
-#ifdef HAVE_CMD_BENCH
     {"bench", cmd_bench, "measure dense and sparse speed"},
-#endif
-#ifdef HAVE_CMD_EVAL
-    {"eval", cmd_eval, "sparsity against recall, for every rule and order"},
-#endif
-#ifdef HAVE_CMD_VERIFY
     {"verify", cmd_verify, "check every device of this machine against the reference"},
-#endif
 };
 
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))

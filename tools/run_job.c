@@ -104,6 +104,10 @@ static rfa_status load_inputs(run_job *job, rfa_error *err)
             return rfa_fail(err, RFA_INVALID_ARGUMENT,
                             "%s: there is no tensor named %s (--%c names another)",
                             job->request->input, job->request->names[i], "qkv"[i]);
+        if (from[i]->ndim != from[0]->ndim)
+            return rfa_fail(err, RFA_INVALID_ARGUMENT, "%s: tensor %s has %d dimensions, %s has %d",
+                            job->request->input, from[i]->name, (int)from[i]->ndim, from[0]->name,
+                            (int)from[0]->ndim);
         status = place_tensor(job, from[i], to[i], err);
         total += to[i]->size;
     }

@@ -148,7 +148,8 @@ static rfa_status merge(void *state, const rfa_merge_problem *p, rfa_error *err)
     return cpu_merge(state, p, err);
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------ */
+/* ---- Memory ------------------------------------------------------------------------------------
+ */
 
 static rfa_status alloc_memory(void *state, size_t size, void **data, rfa_error *err)
 {
@@ -178,8 +179,8 @@ static rfa_status write_memory(void *state, void *data, size_t offset, const voi
     return RFA_OK;
 }
 
-static rfa_status read_memory(void *state, const void *data, size_t offset, void *host,
-                              size_t size, rfa_error *err)
+static rfa_status read_memory(void *state, const void *data, size_t offset, void *host, size_t size,
+                              rfa_error *err)
 {
     (void)state;
     (void)err;

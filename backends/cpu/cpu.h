@@ -68,33 +68,33 @@ typedef struct cpu_block {
 
 /* One thread's arrays, for one task at a time. "Lanes": see kernels.h. */
 typedef struct cpu_scratch {
-    float *q, *out;                      /* by decision block, then by panel */
-    float *keys, *values, *scores;       /* of one key block */
-    float *row;                          /* one row of anything */
-    float *max, *log_sum, *kappa;        /* rows' state, by lane of the group */
-    double *sum, *skipped;               /* l and s, relative to max */
-    int32_t *kappa_count;                /* how many blocks taught kappa */
-    cpu_block *block;                    /* by decision block */
-    float *block_max, *reference;        /* of one block, by lane: a; m' (0 for -inf) */
-    float *decay, *mass, *lost, *spent;  /* exp(m - m'); u; shares */
-    int32_t *seen, *veto;                /* unmasked keys; veto */
-    int64_t *position_q, *position_k;    /* rows of the views: the group's, the key block's */
-    int32_t *list;                       /* visits */
-    float *list_mass, *rest;             /* of each visit: predicted mass; T_n */
-    uint8_t *listed;                     /* by key block */
-    float *pooled_q, *pool_scores;       /* predicted order */
-    double *block_mass;                  /* by key block */
-    uint64_t *sort;                      /* by key block */
+    float *q, *out;                     /* by decision block, then by panel */
+    float *keys, *values, *scores;      /* of one key block */
+    float *row;                         /* one row of anything */
+    float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */
+    double *sum, *skipped;              /* l and s, relative to max */
+    int32_t *kappa_count;               /* how many blocks taught kappa */
+    cpu_block *block;                   /* by decision block */
+    float *block_max, *reference;       /* of one block, by lane: a; m' (0 for -inf) */
+    float *decay, *mass, *lost, *spent; /* exp(m - m'); u; shares */
+    int32_t *seen, *veto;               /* unmasked keys; veto */
+    int64_t *position_q, *position_k;   /* rows of the views: the group's, the key block's */
+    int32_t *list;                      /* visits */
+    float *list_mass, *rest;            /* of each visit: predicted mass; T_n */
+    uint8_t *listed;                    /* by key block */
+    float *pooled_q, *pool_scores;      /* predicted order */
+    double *block_mass;                 /* by key block */
+    uint64_t *sort;                     /* by key block */
 } cpu_scratch;
 
 typedef struct cpu_layout {
     size_t size;
     int32_t threads;
     int64_t tasks;
-    int32_t lanes;         /* of a decision block */
-    int64_t group_blocks;  /* decision blocks of a visit group, at most */
-    size_t scratch_size;   /* a thread's */
-    char *scratch_base;    /* these only with a workspace: */
+    int32_t lanes;        /* of a decision block */
+    int64_t group_blocks; /* decision blocks of a visit group, at most */
+    size_t scratch_size;  /* a thread's */
+    char *scratch_base;   /* these only with a workspace: */
     cpu_sequence *sequence;
     int64_t *order_q, *order_k;
     uint8_t *key_flags, *dense_rows;

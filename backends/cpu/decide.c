@@ -31,6 +31,12 @@ rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool 
     return rule;
 }
 
+/* max(m, a), or NaN where either is. */
+static inline float larger(float m, float a)
+{
+    return m > a || m != m ? m : a;
+}
+
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
     const float *restrict max = scratch->max + block->lane;
@@ -39,7 +45,7 @@ void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_sc
     float *restrict decay = scratch->decay;
     int32_t lanes = job->layout.lanes;
     for (int32_t i = 0; i < lanes; i++) {
-        float top = max[i] > block_max[i] ? max[i] : block_max[i];
+        float top = larger(max[i], block_max[i]);
         reference[i] = top == -(float)INFINITY ? 0 : top; /* -inf - -inf would be NaN */
         decay[i] = max[i] - reference[i];
     }
@@ -135,7 +141,7 @@ void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *bloc
     double *restrict skipped = scratch->skipped + block->lane;
     for (int32_t i = 0; i < job->layout.lanes; i++) {
         double d = (double)scratch->decay[i];
-        max[i] = max[i] > scratch->block_max[i] ? max[i] : scratch->block_max[i];
+        max[i] = larger(max[i], scratch->block_max[i]);
         sum[i] = sum[i] * d + (double)scratch->mass[i];
         skipped[i] *= d;
     }

@@ -200,8 +200,8 @@ static void mask(float *scores_, int32_t count, int32_t lanes, const int32_t *se
 static void maxima(const float *scores_, int32_t count, int32_t lanes, float *max)
 {
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
-        panel_maxima(scores_ + (int64_t)lane * (count + CPU_SLACK), count,
-                     panel_width(lanes, lane), max + lane);
+        panel_maxima(scores_ + (int64_t)lane * (count + CPU_SLACK), count, panel_width(lanes, lane),
+                     max + lane);
 }
 
 static void weights(float *scores_, int32_t count, int32_t lanes, const float *reference,

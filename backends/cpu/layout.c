@@ -23,8 +23,7 @@ static void *place(placer *at, int64_t count, uint64_t each, uint64_t size)
 
 /* ---- Shared by all threads --------------------------------------------------------- */
 
-static int64_t order_length(const rfa_problem *p, const rfa_grid *grids, int64_t len,
-                            int64_t total)
+static int64_t order_length(const rfa_problem *p, const rfa_grid *grids, int64_t len, int64_t total)
 {
     if (!grids || p->grid_count == 0)
         return 0;
@@ -89,8 +88,8 @@ static void place_lists(cpu_scratch *s, const rfa_problem *p, placer *at)
     s->sort = place(at, p->blocks_k, 1, sizeof(uint64_t));
 }
 
-static void place_scratch(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p,
-                          bool list_only, placer *at)
+static void place_scratch(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p, bool list_only,
+                          placer *at)
 {
     *s = (cpu_scratch){0};
     s->row = place(at, p->dim > p->dim_v ? p->dim : p->dim_v, 1, sizeof(float));

@@ -13,7 +13,8 @@ rfa_visit_shape cpu_shape_of(const rfa_problem *p, const cpu_sequence *s)
 /* ---- Lists that come with an order of their own --------------------------------------- */
 
 static int64_t caller_list(const cpu_job *job, const cpu_sequence *s, int64_t batch, int64_t head,
-                           int64_t group, const cpu_scratch *scratch, cpu_result *result)
+                           int64_t group, int64_t visible, const cpu_scratch *scratch,
+                           cpu_result *result)
 {
     const rfa_problem *p = job->p;
     const int32_t *index = (const int32_t *)cpu_at(&p->list_indices, 4, batch, head, group);
@@ -29,6 +30,8 @@ static int64_t caller_list(const cpu_job *job, const cpu_sequence *s, int64_t ba
             continue;
         }
         scratch->listed[index[i]] = 1;
+        if (index[i] >= visible)
+            continue; /* masked for the whole group */
         scratch->list[n] = index[i];
         scratch->list_mass[n++] = mass && mass[i] > 0 ? mass[i] : 0;
     }
@@ -36,18 +39,18 @@ static int64_t caller_list(const cpu_job *job, const cpu_sequence *s, int64_t ba
 }
 
 /* Moves always-keep blocks to the front, ascending, and puts in those that the
- * list lacks. `visible`: blocks with an unmasked pair for the group. */
-static int64_t raise_kept(const cpu_sequence *s, int64_t blocks, int64_t visible, int64_t count,
+ * list lacks. */
+static int64_t raise_kept(const cpu_sequence *s, int64_t visible, int64_t count,
                           const cpu_scratch *scratch)
 {
     int64_t kept = 0, others = 0;
-    for (int64_t j = 0; j < blocks; j++)
-        kept += (s->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP) && (j < visible || scratch->listed[j]);
+    for (int64_t j = 0; j < visible; j++)
+        kept += (s->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP) != 0;
     if (kept == 0)
         return count;
     /* Kept blocks' masses wait by block while the others close up at the end. */
     float *mass_of = scratch->rest;
-    memset(mass_of, 0, (size_t)blocks * sizeof(*mass_of));
+    memset(mass_of, 0, (size_t)visible * sizeof(*mass_of));
     for (int64_t i = 0; i < count; i++) {
         int32_t j = scratch->list[i];
         if (s->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP) {
@@ -59,8 +62,8 @@ static int64_t raise_kept(const cpu_sequence *s, int64_t blocks, int64_t visible
     }
     memmove(scratch->list + kept, scratch->list, (size_t)others * sizeof(*scratch->list));
     memmove(scratch->list_mass + kept, scratch->list_mass, (size_t)others * sizeof(float));
-    for (int64_t j = 0, i = 0; j < blocks; j++) {
-        if ((s->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP) && (j < visible || scratch->listed[j])) {
+    for (int64_t j = 0, i = 0; j < visible; j++) {
+        if (s->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP) {
             scratch->list[i] = (int32_t)j;
             scratch->list_mass[i++] = mass_of[j];
         }
@@ -90,13 +93,11 @@ int64_t cpu_visit_list(const cpu_job *job, int64_t batch, int64_t head, int64_t 
     if (p->order == RFA_ORDER_RASTER || p->order == RFA_ORDER_DIAGONAL)
         return rfa_list_visits(shape, group, p->order == RFA_ORDER_DIAGONAL, s->key_flags,
                                scratch->list);
-    if (p->order == RFA_ORDER_PREDICTED) {
+    if (p->order == RFA_ORDER_PREDICTED)
         count = cpu_predicted_list(job, batch, head, group, scratch);
-        memset(scratch->listed, 0, (size_t)p->blocks_k);
-    } else {
-        count = caller_list(job, s, batch, head, group, scratch, result);
-    }
-    count = raise_kept(s, cpu_ceil_div(s->len_k, p->block_k), visible, count, scratch);
+    else
+        count = caller_list(job, s, batch, head, group, visible, scratch, result);
+    count = raise_kept(s, visible, count, scratch);
     if (cpu_orders_by_mass(p))
         predict_rest(count, scratch);
     return count;

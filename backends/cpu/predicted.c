@@ -178,7 +178,8 @@ int64_t cpu_predicted_list(const cpu_job *job, int64_t batch, int64_t head, int6
     const cpu_sequence *s = cpu_sequence_of(job, batch);
     int64_t blocks = rfa_visible_blocks(cpu_shape_of(p, s), (group + 1) * p->visit_q);
     int64_t first = group * (p->visit_q / RFA_POOL_ROWS);
-    int64_t end = cpu_min(first + p->visit_q / RFA_POOL_ROWS, cpu_ceil_div(s->len_q, RFA_POOL_ROWS));
+    int64_t end =
+        cpu_min(first + p->visit_q / RFA_POOL_ROWS, cpu_ceil_div(s->len_q, RFA_POOL_ROWS));
     int32_t pools = (int32_t)cpu_min(blocks * (p->block_k / RFA_POOL_ROWS),
                                      cpu_ceil_div(s->len_k, RFA_POOL_ROWS));
     memset(scratch->block_mass, 0, (size_t)blocks * sizeof(*scratch->block_mass));

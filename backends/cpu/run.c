@@ -81,7 +81,7 @@ static void write_counts(const cpu_job *job)
     add_results(job, &counts);
     count_bad(job, &counts);
     counts.recall_scope =
-        p->order == RFA_ORDER_LIST ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS;
+        counts.blocks_visited < counts.blocks_total ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS;
     counts.recall_kind = job->estimated ? RFA_RECALL_ESTIMATED : RFA_RECALL_EXACT;
     if (!p->track_recall) {
         counts.recall_kind = RFA_RECALL_ABSENT;
@@ -108,7 +108,8 @@ rfa_status cpu_run(const cpu_state *state, const rfa_problem *p, void *workspace
     return RFA_OK;
 }
 
-/* ---- Predicted lists --------------------------------------------------------------------------- */
+/* ---- Predicted lists ---------------------------------------------------------------------------
+ */
 
 static void write_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
                        const cpu_scratch *scratch)

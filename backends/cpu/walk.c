@@ -93,8 +93,7 @@ static void place_block(const walk *w, int64_t index)
     *block = (cpu_block){.rows = (int32_t)cpu_min(p->block_q, w->rows - row),
                          .row = w->group * p->visit_q + row,
                          .lane = index * w->job->layout.lanes};
-    block->visible =
-        rfa_visible_blocks(cpu_shape_of(p, w->sequence), block->row + block->rows);
+    block->visible = rfa_visible_blocks(cpu_shape_of(p, w->sequence), block->row + block->rows);
     block->dense = w->rule.kind == RFA_SKIP_DENSE || w->sequence->dense_rows[number];
     block->q = w->scratch->q + block->lane * p->dim;
     block->out = w->scratch->out + block->lane * (p->dim_v + CPU_SLACK);
@@ -278,7 +277,8 @@ static void visit_tile(const walk *w, int64_t visit_number)
     }
 }
 
-/* ---- Results ---------------------------------------------------------------------------------- */
+/* ---- Results ----------------------------------------------------------------------------------
+ */
 
 static void store_row(const float *from, rfa_dtype dtype, int32_t dim, char *to)
 {

@@ -36,24 +36,32 @@ oracle_list *oracle_list_of(const oracle *o, int64_t batch, int64_t head, int64_
     return &o->list[(b * o->list_heads + h) * o->p->groups + group];
 }
 
+/* Key blocks 0 .. this - 1 have an unmasked pair with the group; no other is in
+ * its list. */
+static int64_t visible_blocks(const rfa_problem *p, const oracle_sequence *s, int64_t group)
+{
+    int64_t last_row = oracle_min((group + 1) * p->visit_q, s->len_q) - 1;
+    return oracle_ceil_div(oracle_seen_keys(p, s, last_row), p->block_k);
+}
+
 /* ---- Candidates, one function an order: they fill visits and return how many ---- */
 
-static int64_t raster_visits(const oracle_sequence *s, visit *visits)
+static int64_t raster_visits(int64_t visible, visit *visits)
 {
-    for (int64_t j = 0; j < s->blocks_k; j++)
+    for (int64_t j = 0; j < visible; j++)
         visits[j] = (visit){RANK_OTHER, j, (int32_t)j, 0};
-    return s->blocks_k;
+    return visible;
 }
 
 /* Distances times 2 Lq, which makes them whole. */
 static int64_t diagonal_visits(const rfa_problem *p, const oracle_sequence *s, int64_t group,
-                               visit *visits)
+                               int64_t visible, visit *visits)
 {
     int64_t middle = p->causal
                          ? s->len_q * ((2 * group + 1) * p->visit_q + 2 * (s->len_k - s->len_q))
                          : (2 * group + 1) * p->visit_q * s->len_k;
     visit *nearest = NULL;
-    for (int64_t j = 0; j < s->blocks_k; j++) {
+    for (int64_t j = 0; j < visible; j++) {
         int64_t distance = (2 * j + 1) * p->block_k * s->len_q - middle;
         visits[j] = (visit){RANK_OTHER, distance < 0 ? -distance : distance, (int32_t)j, 0};
         if (!s->keep[j] && (!nearest || visits[j].distance < nearest->distance))
@@ -63,14 +71,14 @@ static int64_t diagonal_visits(const rfa_problem *p, const oracle_sequence *s, i
     }
     if (nearest)
         nearest->rank = RANK_NEAREST;
-    for (int64_t j = 0; j < s->blocks_k; j++)
+    for (int64_t j = 0; j < visible; j++)
         if (visits[j].rank == RANK_SINK)
             visits[j].distance = j;
-    return s->blocks_k;
+    return visible;
 }
 
 static int64_t listed_visits(const oracle *o, int64_t batch, int64_t head, int64_t group,
-                             visit *visits, bool *listed, int64_t *bad)
+                             int64_t visible, visit *visits, bool *listed, int64_t *bad)
 {
     const rfa_problem *p = o->p;
     const oracle_sequence *s = oracle_sequence_of(o, batch);
@@ -88,31 +96,31 @@ static int64_t listed_visits(const oracle *o, int64_t batch, int64_t head, int64
             continue;
         }
         listed[index[i]] = true;
+        if (index[i] >= visible)
+            continue;
         visits[n] = (visit){RANK_OTHER, n, index[i], masses && masses[i] > 0 ? masses[i] : 0};
         n++;
     }
     return n;
 }
 
-static int64_t predicted_visits(const rfa_problem *p, const oracle_sequence *s, int64_t group,
-                                const float *masses, visit *visits)
+static int64_t predicted_visits(int64_t visible, const float *masses, visit *visits)
 {
-    int64_t last_row = oracle_min((group + 1) * p->visit_q, s->len_q) - 1;
-    int64_t n = oracle_ceil_div(oracle_seen_keys(p, s, last_row), p->block_k);
-    for (int64_t j = 0; j < n; j++)
+    for (int64_t j = 0; j < visible; j++)
         visits[j] = (visit){RANK_OTHER, 0, (int32_t)j, masses[j] > 0 ? masses[j] : 0};
-    qsort(visits, (size_t)n, sizeof(*visits), compare_masses);
-    for (int64_t i = 0; i < n; i++)
+    qsort(visits, (size_t)visible, sizeof(*visits), compare_masses);
+    for (int64_t i = 0; i < visible; i++)
         visits[i].distance = i;
-    return n;
+    return visible;
 }
 
 /* ---- From candidates to the list ------------------------------------------------- */
 
 /* Always-keep blocks first, those that the candidates lack as well. */
-static int64_t raise_kept(const oracle_sequence *s, visit *visits, int64_t count, bool *listed)
+static int64_t raise_kept(const oracle_sequence *s, int64_t visible, visit *visits, int64_t count,
+                          bool *listed)
 {
-    for (int64_t j = 0; j < s->blocks_k; j++)
+    for (int64_t j = 0; j < visible; j++)
         listed[j] = false;
     for (int64_t i = 0; i < count; i++) {
         listed[visits[i].index] = true;
@@ -121,7 +129,7 @@ static int64_t raise_kept(const oracle_sequence *s, visit *visits, int64_t count
             visits[i].distance = 0;
         }
     }
-    for (int64_t j = 0; j < s->blocks_k; j++)
+    for (int64_t j = 0; j < visible; j++)
         if (s->keep[j] && !listed[j])
             visits[count++] = (visit){RANK_KEPT, 0, (int32_t)j, 0};
     return count;
@@ -133,18 +141,18 @@ static void fill_list(const oracle *o, int64_t batch, int64_t head, int64_t grou
     const rfa_problem *p = o->p;
     const oracle_sequence *s = oracle_sequence_of(o, batch);
     oracle_list *list = oracle_list_of(o, batch, head, group);
-    int64_t count = 0;
+    int64_t visible = visible_blocks(p, s, group), count = 0;
     switch (p->order) {
-    case RFA_ORDER_RASTER: count = raster_visits(s, visits); break;
-    case RFA_ORDER_DIAGONAL: count = diagonal_visits(p, s, group, visits); break;
+    case RFA_ORDER_RASTER: count = raster_visits(visible, visits); break;
+    case RFA_ORDER_DIAGONAL: count = diagonal_visits(p, s, group, visible, visits); break;
     case RFA_ORDER_PREDICTED:
-        count = predicted_visits(p, s, group, predicted + group * p->blocks_k, visits);
+        count = predicted_visits(visible, predicted + group * p->blocks_k, visits);
         break;
     case RFA_ORDER_LIST:
-        count = listed_visits(o, batch, head, group, visits, listed, &list->bad);
+        count = listed_visits(o, batch, head, group, visible, visits, listed, &list->bad);
         break;
     }
-    count = raise_kept(s, visits, count, listed);
+    count = raise_kept(s, visible, visits, count, listed);
     qsort(visits, (size_t)count, sizeof(*visits), compare_visits);
     for (int64_t i = 0; i < count; i++) {
         list->index[i] = visits[i].index;

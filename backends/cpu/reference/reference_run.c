@@ -141,8 +141,9 @@ static void write_counts(run *a)
     const rfa_problem *p = a->p;
     bool estimated = p->rule == RFA_RULE_RECALL && p->mass == RFA_MASS_ESTIMATED;
     count_bad(a);
-    a->counts.recall_scope =
-        p->order == RFA_ORDER_LIST ? RFA_RECALL_VISITED_KEYS : RFA_RECALL_ALL_KEYS;
+    a->counts.recall_scope = a->counts.blocks_visited < a->counts.blocks_total
+                                 ? RFA_RECALL_VISITED_KEYS
+                                 : RFA_RECALL_ALL_KEYS;
     if (p->track_recall) {
         a->counts.recall_kind = estimated ? RFA_RECALL_ESTIMATED : RFA_RECALL_EXACT;
         /* Without any row nothing was lost. */
