@@ -27,20 +27,31 @@ typedef struct rfa_error {
     char text[512];
 } rfa_error;
 
-/* Writes the sentence and gives the status back: `return rfa_fail(err, ...)`. */
 #ifdef __GNUC__
-__attribute__((format(printf, 3, 4)))
+__attribute__((format(printf, 2, 3)))
 #endif
-static inline rfa_status
-rfa_fail(rfa_error *err, rfa_status status, const char *format, ...)
+static inline int
+rfa_say(rfa_error *err, const char *format, ...)
 {
     va_list list;
+    int length = 0;
     va_start(list, format);
     if (err)
-        vsnprintf(err->text, sizeof(err->text), format, list);
+        length = vsnprintf(err->text, sizeof(err->text), format, list);
     va_end(list);
+    return length;
+}
+
+static inline rfa_status rfa_status_after(int said, rfa_status status)
+{
+    (void)said;
     return status;
 }
+
+/* Writes the sentence and gives the status back: `return rfa_fail(err, status,
+ * format, ...)`. A macro, because static analysis does not see which status comes
+ * back from a function with variable arguments. */
+#define rfa_fail(err, status, ...) rfa_status_after(rfa_say((err), __VA_ARGS__), (status))
 
 typedef enum rfa_dtype { RFA_F32, RFA_F16, RFA_BF16 } rfa_dtype;
 

@@ -68,7 +68,7 @@ static void merge_row(const rfa_merge_problem *p, int64_t batch, int64_t head, i
     for (int64_t d = 0; d < p->dim; d++) {
         double sum = 0;
         for (size_t i = 0; i < p->parts && w.sum != 0; i++)
-            if (w.weight[i] != 0) /* an empty part's output means nothing */
+            if (w.weight[i] != 0) /* an empty part's output means nothing; NOLINT: it is set */
                 sum += w.weight[i] *
                        (double)read_element(cpu_at(&p->part_out[i], size, batch, head, row),
                                             p->dtype, d);

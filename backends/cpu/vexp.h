@@ -6,9 +6,9 @@
 
 /* Below this exp counts as 0: smaller weights would meet v as subnormals,
  * which cost a hundred cycles each, and no f32 sum that holds a 1 sees them. */
-#define CPU_EXP_ZERO -80.0f
+#define CPU_EXP_ZERO (-80.0f)
 
-/* exp(x) for x <= 0 (and up to 88), within 1.3 units in the last place where x
+/* exp(x) for x <= 0 (and up to 88), within 1.1 units in the last place where x
  * >= CPU_EXP_ZERO, 0 below and for -inf, NaN for NaN. The polynomial's own
  * relative error is 3e-9 (found by a Remez exchange on +-ln 2 / 2). */
 static inline float cpu_exp(float x)

@@ -15,7 +15,7 @@ typedef struct oracle oracle;
 
 /* Prepares token orders, range flags, predicted lists: what decision blocks
  * share. The problem must outlive the oracle. RFA_OUT_OF_MEMORY. */
-rfa_status oracle_create(oracle **o, const rfa_problem *p, rfa_error *err);
+rfa_status oracle_create(oracle **result, const rfa_problem *p, rfa_error *err);
 void oracle_destroy(oracle *o);
 
 /* One decision block. Arrays belong to the oracle_block. */
