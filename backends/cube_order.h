@@ -15,7 +15,7 @@
 #endif
 #endif
 
-#ifdef __OPENCL_VERSION__
+#if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 typedef long rfa_index;
 #else
 typedef long long rfa_index;

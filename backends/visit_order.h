@@ -10,7 +10,7 @@
 #include "cube_order.h"
 
 #ifndef RFA_GLOBAL
-#ifdef __OPENCL_VERSION__
+#if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 #define RFA_GLOBAL __global
 #else
 #define RFA_GLOBAL

@@ -387,6 +387,34 @@ rfa_status bench_attend(bench *b, rfa_context *ctx, const rfa_attention_args *ar
     return read_back(b, err);
 }
 
+static rfa_status outputs_untouched(bench *b, const char *what, rfa_error *err)
+{
+    for (int i = BENCH_OUT; i < BENCH_TENSORS; i++) {
+        if (!b->t[i].tensor.data)
+            continue;
+        rfa_status status = guarded_download(&b->t[i], err);
+        if (status != RFA_OK)
+            return status;
+        if (memcmp(b->t[i].seen, b->t[i].image, b->t[i].size) != 0)
+            return rfa_fail(err, RFA_DEVICE_ERROR, "%s: refused, yet %s was written", what,
+                            tensor_names[i]);
+    }
+    return RFA_OK;
+}
+
+rfa_status bench_refused(bench *b, rfa_context *ctx, const rfa_attention_args *args,
+                         rfa_status expected, const char *what, rfa_error *err)
+{
+    rfa_status status = poison_outputs(b, err);
+    if (status != RFA_OK)
+        return status;
+    rfa_status answer = rfa_attention(ctx, args);
+    if (answer != expected)
+        return rfa_fail(err, RFA_DEVICE_ERROR, "%s: the answer is \"%s\", expected \"%s\"", what,
+                        rfa_status_name(answer), rfa_status_name(expected));
+    return outputs_untouched(b, what, err);
+}
+
 rfa_status bench_workspace(bench *b, rfa_attention_args *args, guarded *workspace, rfa_error *err)
 {
     size_t size = 0;

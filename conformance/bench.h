@@ -42,6 +42,9 @@ void bench_close(bench *b);
  * reads everything back, and checks that nothing changed but the outputs' own
  * elements. Any status but RFA_OK is a failure that `err` tells. */
 rfa_status bench_attend(bench *b, rfa_context *ctx, const rfa_attention_args *args, rfa_error *err);
+/* A call that must be refused with `expected`, outputs untouched. */
+rfa_status bench_refused(bench *b, rfa_context *ctx, const rfa_attention_args *args,
+                         rfa_status expected, const char *what, rfa_error *err);
 /* Fills a workspace of exactly the size asked for, guarded; sets it in *args. */
 rfa_status bench_workspace(bench *b, rfa_attention_args *args, guarded *workspace, rfa_error *err);
 

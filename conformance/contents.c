@@ -76,6 +76,15 @@ static void add_dominant(const conformance_case *c, int tensor, int64_t row, dou
         add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 25), values);
 }
 
+static void add_spikes(const conformance_case *c, int tensor, int64_t row, double *values)
+{
+    rng r = stream(c, STREAM_PLANT, 0, 0, row);
+    if (tensor == CASE_Q)
+        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 25), values);
+    else if (rng_once_in(&r, 24))
+        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 25), values);
+}
+
 static void plant_nonfinite(const conformance_case *c, int tensor, int64_t batch, int64_t head,
                             int64_t row, double *values)
 {
@@ -105,6 +114,7 @@ static double size_of_rows(const conformance_case *c, int tensor)
     case DATA_ZERO: return tensor == CASE_Q ? 0 : 1;
     case DATA_CLUSTERS:
     case DATA_SINKS:
+    case DATA_SPIKES:
     case DATA_DOMINANT: return logits ? size_for_logits(c, 0.5) : 1;
     default: return 1;
     }
@@ -116,6 +126,8 @@ static void shape_logits(const conformance_case *c, int tensor, int64_t row, dou
         add_scene(c, tensor, row, values);
     if (c->data == DATA_SINKS)
         add_sinks(c, tensor, row, values);
+    if (c->data == DATA_SPIKES)
+        add_spikes(c, tensor, row, values);
     if (c->data == DATA_DOMINANT)
         add_dominant(c, tensor, row, values);
 }
@@ -156,12 +168,15 @@ static int32_t bad_index(rng *r, int64_t blocks, const int32_t *indices, int64_t
     return bad[rng_below(r, sizeof(bad) / sizeof(bad[0]))];
 }
 
-static float draw_mass(rng *r, bool bad)
+/* Falling fast, so that what is left soon fits into a budget. */
+static float draw_mass(rng *r, int64_t slot, bool bad)
 {
-    double x = rng_uniform(r);
-    if (bad && rng_once_in(r, 6))
+    if (bad && rng_once_in(r, 12))
         return rng_once_in(r, 2) ? NAN : -1.0f;
-    return (float)(x * x * x);
+    double mass = rng_uniform(r);
+    for (int64_t i = 0; i < slot; i++)
+        mass *= 0.75;
+    return (float)mass;
 }
 
 int32_t case_list(const conformance_case *c, int64_t batch, int64_t head, int64_t group,
@@ -176,7 +191,7 @@ int32_t case_list(const conformance_case *c, int64_t batch, int64_t head, int64_
         indices[i] = (int32_t)((start + i * step) % blocks);
         if (i >= blocks || (c->list_bad && rng_once_in(&r, 5)))
             indices[i] = bad_index(&r, blocks, indices, i);
-        masses[i] = draw_mass(&r, c->list_bad);
+        masses[i] = draw_mass(&r, i, c->list_bad);
     }
     int64_t most = c->list_capacity < blocks ? c->list_capacity : blocks;
     if (c->list_bad && rng_once_in(&r, 4))

@@ -47,6 +47,14 @@ static void causal_first_blocks_empty(conformance_case *c)
     c->knob = -3;
 }
 
+/* Only its first row does not see the whole of the third key block. */
+static void causal_one_pair_masked(conformance_case *c)
+{
+    c->len_q = 192;
+    c->len_k = 382;
+    c->mask = RFA_MASK_CAUSAL;
+}
+
 static void dim_one(conformance_case *c)
 {
     c->dim = c->dim_v = 1;
@@ -98,6 +106,7 @@ static void ragged_by_one(conformance_case *c)
 static void tiny_target(conformance_case *c)
 {
     c->knob = 1e-30f; /* P is 1 in f32: no row can veto */
+    c->len_k = 300;   /* so few visits that even the first could be skipped */
     c->mask = RFA_MASK_CAUSAL;
     c->order = RFA_ORDER_RASTER;
 }
@@ -132,6 +141,44 @@ static void sinks_predicted(conformance_case *c)
 {
     c->data = DATA_SINKS;
     c->order = RFA_ORDER_PREDICTED;
+}
+
+static void many_predicted(conformance_case *c)
+{
+    c->len_k = 1100;
+    c->block_q = c->block_k = 32;
+    c->visit_q = 64;
+    c->knob = 0.8f;
+    c->order = RFA_ORDER_PREDICTED;
+}
+
+/* Kept blocks far below the running max, from which kappa must not learn. */
+static void many_spikes_estimated(conformance_case *c)
+{
+    c->keep_keys[0] = (rfa_range){90, 300};
+    c->keep_key_count = 1;
+    c->data = DATA_SPIKES;
+    c->mass = RFA_MASS_ESTIMATED;
+    c->block_q = c->block_k = 16;
+    c->order = RFA_ORDER_RASTER;
+    c->knob = 0.3f;
+}
+
+static void list_with_falling_masses(conformance_case *c)
+{
+    c->order = RFA_ORDER_LIST;
+    c->block_q = 16;
+    c->block_k = 16;
+    c->list_capacity = 38;
+    c->list_masses = c->list_whole = true;
+    c->knob = 0.5f;
+}
+
+static void list_with_bad_masses(conformance_case *c)
+{
+    list_with_falling_masses(c);
+    c->list_whole = false;
+    c->list_bad = true;
 }
 
 static void nothing_listed(conformance_case *c)
@@ -172,6 +219,35 @@ static void packed_causal_bad_sequence(conformance_case *c)
     c->mask = RFA_MASK_CAUSAL;
     memcpy(c->cu_q, cu_q, sizeof(cu_q));
     memcpy(c->cu_k, cu_k, sizeof(cu_k));
+}
+
+static void packed_longer_than_said(conformance_case *c)
+{
+    packed_with_empties(c);
+    c->len_k = 290;
+    c->len_q = 99;
+}
+
+/* Knobs scale with a sequence's own length, not with the longest. */
+static void packed_energy_scaled(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 60, 160}, cu_k[] = {0, 80, 380};
+    packed_with_empties(c);
+    c->batch = 2;
+    c->total_k = 380;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+    c->rule = RFA_RULE_ENERGY;
+    c->knob_form = RFA_KNOB_SCALED;
+    c->knob = 0.3f;
+    c->block_q = c->block_k = 16;
+}
+
+static void packed_blasst_scaled(conformance_case *c)
+{
+    packed_energy_scaled(c);
+    c->rule = RFA_RULE_BLASST;
+    c->knob = 5;
 }
 
 static void cubes_with_text(conformance_case *c)
@@ -260,6 +336,7 @@ static const struct {
     CASE(causal_more_queries),
     CASE(causal_more_keys),
     CASE(causal_first_blocks_empty),
+    CASE(causal_one_pair_masked),
     CASE(dim_one),
     CASE(dim_256),
     CASE(wide_values),
@@ -273,10 +350,17 @@ static const struct {
     CASE(huge_never_skipping),
     CASE(all_ties),
     CASE(sinks_predicted),
+    CASE(many_predicted),
+    CASE(many_spikes_estimated),
+    CASE(list_with_falling_masses),
+    CASE(list_with_bad_masses),
     CASE(nothing_listed),
     CASE(list_over_capacity),
     CASE(packed_with_empties),
     CASE(packed_causal_bad_sequence),
+    CASE(packed_longer_than_said),
+    CASE(packed_energy_scaled),
+    CASE(packed_blasst_scaled),
     CASE(cubes_with_text),
     CASE(packed_cubes_one_too_large),
     CASE(nan_in_values),

@@ -286,10 +286,10 @@ static void draw_outputs(rng *r, conformance_case *c)
 
 void conformance_generate(uint64_t seed, conformance_size size, conformance_case *c)
 {
-    static const case_data data[] = {DATA_NORMAL,   DATA_CLUSTERS, DATA_CLUSTERS, DATA_CLUSTERS,
-                                     DATA_SINKS,    DATA_HUGE,     DATA_TINY,     DATA_DOMINANT,
-                                     DATA_EQUAL,    DATA_ZERO,     DATA_CONSTANT, DATA_NORMAL,
-                                     DATA_NONFINITE};
+    static const case_data data[] = {DATA_NORMAL,   DATA_NORMAL,   DATA_CLUSTERS, DATA_CLUSTERS,
+                                     DATA_CLUSTERS, DATA_SINKS,    DATA_SPIKES,   DATA_SPIKES,
+                                     DATA_HUGE,     DATA_TINY,     DATA_DOMINANT, DATA_EQUAL,
+                                     DATA_ZERO,     DATA_CONSTANT, DATA_NONFINITE};
     rng r = rng_stream(seed, (uint64_t)size);
     memset(c, 0, sizeof(*c));
     snprintf(c->name, sizeof(c->name), "%s/%llx", size_names[size], (unsigned long long)seed);

@@ -18,6 +18,7 @@ typedef enum case_data {
     DATA_ZERO,     /* all queries 0 */
     DATA_CLUSTERS, /* tokens look at tokens of their own scene */
     DATA_SINKS,    /* the first keys draw much of the mass */
+    DATA_SPIKES,   /* keys far above the others, one in 24 */
     DATA_CONSTANT, /* all of v alike: so must be all of out */
     DATA_NONFINITE /* one row of q, k or v holds a NaN or an infinity */
 } case_data;

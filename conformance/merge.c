@@ -198,8 +198,8 @@ static void close_merge(merge_bench *b)
 
 static rfa_status call_merge(merge_bench *b)
 {
-    const DLTensor *out[RFA_MAX_MERGE_PARTS], *lse[RFA_MAX_MERGE_PARTS],
-        *recall[RFA_MAX_MERGE_PARTS];
+    const DLTensor *out[RFA_MAX_MERGE_PARTS] = {NULL}, *lse[RFA_MAX_MERGE_PARTS] = {NULL},
+                   *recall[RFA_MAX_MERGE_PARTS] = {NULL};
     const merge_case *c = &b->c;
     rfa_merge_args args = RFA_MERGE_ARGS_INIT;
     for (int i = 0; i < c->parts; i++) {

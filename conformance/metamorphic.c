@@ -67,11 +67,7 @@ rfa_status run_replay(run_state *s, rfa_error *err)
     guarded replay;
     if (strcmp(s->target->backend, "reference") != 0) {
         args.replay = args.decisions;
-        rfa_status answer = rfa_supports(s->target->ctx, &args, NULL, 0);
-        return answer == RFA_UNSUPPORTED
-                   ? RFA_OK
-                   : rfa_fail(err, RFA_DEVICE_ERROR, "replay is answered by \"%s\"",
-                              rfa_status_name(answer));
+        return bench_refused(&s->b, s->target->ctx, &args, RFA_UNSUPPORTED, "replay", err);
     }
     const guarded *decisions = &s->b.t[BENCH_DECISIONS];
     rfa_status status = guarded_alloc(&replay, s->b.ctx, &decisions->layout, 0, err);

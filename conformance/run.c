@@ -49,19 +49,6 @@ static rfa_status run_first(run_state *s, rfa_error *err)
 
 /* ---- again ---- */
 
-static rfa_status refuse_small_workspace(run_state *s, const rfa_attention_args *args,
-                                         rfa_error *err)
-{
-    rfa_attention_args small = *args;
-    small.workspace_size--;
-    rfa_status status = rfa_attention(s->target->ctx, &small);
-    if (status != RFA_OUT_OF_MEMORY)
-        return rfa_fail(err, RFA_DEVICE_ERROR,
-                        "a workspace one byte too small is answered by \"%s\"",
-                        rfa_status_name(status));
-    return RFA_OK;
-}
-
 static rfa_status run_own_workspace(run_state *s, rfa_error *err)
 {
     rfa_attention_args args = s->b.args;
@@ -75,8 +62,10 @@ static rfa_status run_own_workspace(run_state *s, rfa_error *err)
         status = guarded_download(&workspace, err);
         if (status == RFA_OK && !guarded_intact(&workspace, why, sizeof(why)))
             status = rfa_fail(err, RFA_DEVICE_ERROR, "workspace %s", why);
+        args.workspace_size--;
         if (status == RFA_OK)
-            status = refuse_small_workspace(s, &args, err);
+            status = bench_refused(&s->b, s->target->ctx, &args, RFA_OUT_OF_MEMORY,
+                                   "a workspace one byte too small", err);
     }
     guarded_free(&workspace);
     return status;

@@ -13,7 +13,8 @@ static int make(rfa_context *ctx, DLTensor *t, int ndim, int64_t *shape, DLDataT
     size_t size = dtype.bits / 8;
     for (int i = 0; i < ndim; i++)
         size *= (size_t)shape[i];
-    *t = (DLTensor){.device = rfa_context_device(ctx), .ndim = ndim, .shape = shape, .dtype = dtype};
+    *t =
+        (DLTensor){.device = rfa_context_device(ctx), .ndim = ndim, .shape = shape, .dtype = dtype};
     return rfa_device_alloc(ctx, size, &t->data) == RFA_OK &&
            (!values || rfa_device_write(ctx, t->data, 0, values, size) == RFA_OK);
 }
@@ -46,7 +47,10 @@ int main(void)
     printf("%s kept %.1f %% of the blocks and %.4f of the softmax mass; out[0] = %g\n",
            rfa_context_backend(ctx), 100.0 * (double)told.blocks_kept / (double)told.blocks_total,
            (double)told.recall_mean, (double)result[0]);
-    rfa_context_destroy(ctx); /* frees its workspace; tensors go with rfa_device_free */
+    DLTensor *made[] = {&q, &k, &v, &out, &counts};
+    for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++)
+        rfa_device_free(ctx, made[i]->data);
+    rfa_context_destroy(ctx);
     return 0;
 failed:
     fprintf(stderr, "rfa: %s\n", rfa_last_error(NULL));

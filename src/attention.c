@@ -49,8 +49,11 @@ static rfa_status own_workspace(rfa_context *ctx, size_t needed, void *stream, r
         status = backend->alloc(ctx->state, needed, &ctx->workspace, err);
         if (status == RFA_OK)
             ctx->workspace_size = needed;
+        else
+            ctx->workspace = NULL;
     }
-    ctx->workspace_stream = stream;
+    if (status == RFA_OK)
+        ctx->workspace_stream = stream;
     return status;
 }
 
@@ -101,9 +104,10 @@ rfa_status rfa_supports(rfa_context *ctx, const rfa_attention_args *args, char *
     size_t needed;
     rfa_status status = ctx ? plan(ctx, args, RFA_FOR_ATTENTION, &problem, &needed, &err)
                             : rfa_fail(&err, RFA_INVALID_ARGUMENT, "ctx is NULL");
+    rfa_record(ctx, status, &err);
     if (why && why_size > 0)
-        snprintf(why, why_size, "%s", status == RFA_OK ? "" : err.text);
-    return rfa_record(ctx, status, &err);
+        snprintf(why, why_size, "%s", status == RFA_OK ? "" : rfa_last_error(NULL));
+    return status;
 }
 
 static rfa_status workspace_size(rfa_context *ctx, const rfa_attention_args *args, size_t *size,

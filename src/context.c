@@ -72,8 +72,14 @@ static rfa_status choose_backend(const char *name, const rfa_backend **backend, 
     if (name)
         return rfa_find_backend(name, backend, err);
     size_t count;
-    const rfa_module *modules = rfa_modules(&count);
+    const rfa_module *modules;
+    rfa_status status = rfa_modules(&modules, &count, err);
+    if (status != RFA_OK)
+        return status;
+    const char *starved = NULL;
     for (size_t i = 0; i < count; i++) {
+        if (modules[i].status == RFA_OUT_OF_MEMORY)
+            starved = modules[i].path;
         if (!modules[i].backend || strcmp(modules[i].name, "reference") == 0)
             continue;
         if (has_usable_device(modules[i].backend)) {
@@ -81,6 +87,8 @@ static rfa_status choose_backend(const char *name, const rfa_backend **backend, 
             return RFA_OK;
         }
     }
+    if (starved)
+        return rfa_fail(err, RFA_OUT_OF_MEMORY, "memory ran out in loading %s", starved);
     return rfa_fail(err, RFA_NO_DEVICE,
                     "no backend has a usable device (`rfa devices` says why for each)");
 }
@@ -176,7 +184,10 @@ rfa_status rfa_device_alloc(rfa_context *ctx, size_t size, void **data)
     *data = NULL;
     if (size == 0)
         return rfa_record(ctx, rfa_fail(&err, RFA_INVALID_ARGUMENT, "size is 0"), &err);
-    return rfa_record(ctx, ctx->backend->alloc(ctx->state, size, data, &err), &err);
+    rfa_status status = ctx->backend->alloc(ctx->state, size, data, &err);
+    if (status != RFA_OK)
+        *data = NULL;
+    return rfa_record(ctx, status, &err);
 }
 
 void rfa_device_free(rfa_context *ctx, void *data)

@@ -7,9 +7,12 @@ rfa_status rfa_record(rfa_context *ctx, rfa_status status, const rfa_error *err)
 {
     if (status == RFA_OK)
         return status;
-    if (ctx)
-        ctx->error = *err;
     thread_error = *err;
+    if (!err->text[0])
+        rfa_fail(&thread_error, status, "%s, and the backend does not say why",
+                 rfa_status_name(status));
+    if (ctx)
+        ctx->error = thread_error;
     return status;
 }
 

@@ -28,9 +28,11 @@ typedef struct rfa_module {
     const rfa_backend *backend; /* NULL if unusable */
 } rfa_module;
 
-/* The modules found, loaded at the first call; never changes afterwards. */
-const rfa_module *rfa_modules(size_t *count);
-/* RFA_NO_DEVICE with a sentence when there is none of this name. */
+/* The modules found, loaded at the first call; never changes afterwards.
+ * RFA_OUT_OF_MEMORY: none, and the next call tries again. */
+rfa_status rfa_modules(const rfa_module **modules, size_t *count, rfa_error *err);
+/* RFA_NO_DEVICE with a sentence when there is none of this name;
+ * RFA_OUT_OF_MEMORY. */
 rfa_status rfa_find_backend(const char *name, const rfa_backend **backend, rfa_error *err);
 
 /* ---- module.c ---- */

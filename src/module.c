@@ -78,7 +78,12 @@ rfa_status rfa_module_load(const char *path, const rfa_backend **backend, rfa_er
     rfa_status status = check_file(path, err);
     if (status != RFA_OK)
         return status;
+    errno = 0;
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    /* Without memory the loader may give another reason. */
+    if (!handle && errno == ENOMEM)
+        return rfa_fail(err, RFA_OUT_OF_MEMORY, "memory ran out in loading the module: %s",
+                        dlerror());
     if (!handle)
         return rfa_fail(err, RFA_NO_DEVICE, "the module cannot be loaded: %s", dlerror());
 

@@ -192,6 +192,9 @@ static rfa_status take_packs(rfa_problem *p, const rfa_attention_args *a, DLDevi
 {
     if (!p->packed)
         return RFA_OK;
+    if (!a->cu_seqlens_q || !a->cu_seqlens_k)
+        return rfa_fail(err, RFA_INVALID_ARGUMENT, "%s is NULL, the other one is given",
+                        a->cu_seqlens_q ? "cu_seqlens_k" : "cu_seqlens_q");
     rfa_status status = take_offsets(a->cu_seqlens_q, "cu_seqlens_q", -1, device, &p->cu_q, err);
     if (status != RFA_OK)
         return status;

@@ -7,13 +7,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static struct {
-    pthread_once_t once;
+    pthread_mutex_t lock; /* while it is made; afterwards nothing changes */
+    bool made;
+    bool starved; /* memory ran out: what is there is not the whole list */
     rfa_module *modules;
     size_t count, capacity;
-} registry = {.once = PTHREAD_ONCE_INIT};
+} registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* What the library prefers where the caller does not choose. */
 static const char *const preference[] = {"cuda", "hip", "opencl", "cpu", "reference"};
@@ -52,7 +53,13 @@ static bool make_room(void)
     return true;
 }
 
-/* Out of memory here leaves the module out: nothing could be said about it. */
+static void free_module(const rfa_module *module)
+{
+    free(module->name);
+    free(module->path);
+    free(module->why);
+}
+
 static void add(const char *name, const char *path, rfa_status status, const char *why,
                 const rfa_backend *backend)
 {
@@ -61,9 +68,8 @@ static void add(const char *name, const char *path, rfa_status status, const cha
         registry.modules[registry.count++] = module;
         return;
     }
-    free(module.name);
-    free(module.path);
-    free(module.why);
+    free_module(&module);
+    registry.starved = true;
 }
 
 static const rfa_module *find(const char *name)
@@ -78,8 +84,10 @@ static void add_file(const char *folder, const char *file)
 {
     rfa_error err = {""};
     char *path = NULL;
-    if (asprintf(&path, "%s/%s", folder, file) < 0)
+    if (asprintf(&path, "%s/%s", folder, file) < 0) {
+        registry.starved = true;
         return;
+    }
     const rfa_backend *backend = NULL;
     rfa_status status = rfa_module_load(path, &backend, &err);
     const rfa_module *earlier = backend ? find(backend->name) : NULL;
@@ -108,7 +116,9 @@ static void add_folder(const char *folder, bool asked)
     int count = scandir(folder, &entries, is_module, alphasort);
     if (count < 0) {
         rfa_error err;
-        if (asked) {
+        if (errno == ENOMEM) {
+            registry.starved = true;
+        } else if (asked) {
             rfa_fail(&err, RFA_IO_ERROR, "the folder named by RFA_BACKEND_PATH cannot be read: %s",
                      strerror(errno));
             add(folder, folder, RFA_IO_ERROR, err.text, NULL);
@@ -122,19 +132,16 @@ static void add_folder(const char *folder, bool asked)
     free(entries);
 }
 
-static bool same_folder(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 /* The folder that holds librfa; NULL when the loader does not know it. */
 static char *library_folder(void)
 {
     Dl_info info;
     if (!dladdr((const void *)&registry, &info) || !info.dli_fname)
         return NULL;
-    char *path = realpath(info.dli_fname, NULL);
+    /* Linked into a program, the name is argv[0], which a shell found in PATH. */
+    bool in_path = !strchr(info.dli_fname, '/');
+    char *path = realpath(in_path ? "/proc/self/exe" : info.dli_fname, NULL);
+    registry.starved |= !path && errno == ENOMEM;
     char *slash = path ? strrchr(path, '/') : NULL;
     if (slash)
         *slash = '\0';
@@ -156,34 +163,75 @@ static void add_environment_folder(void)
 static void load_all(void)
 {
     add_environment_folder();
+    size_t named = registry.count;
     char *beside = library_folder(), *inside = NULL;
     if (beside) {
         add_folder(beside, false);
-        if (asprintf(&inside, "%s/rfa", beside) < 0)
+        if (asprintf(&inside, "%s/rfa", beside) < 0) {
             inside = NULL;
-        if (inside)
+            registry.starved = true;
+        } else {
             add_folder(inside, false);
+        }
     }
-    if (!(inside && same_folder(inside, RFA_MODULE_DIR)))
-        add_folder(RFA_MODULE_DIR, false);
     free(inside);
     free(beside);
+    /* A build folder or a moved tree has its own: those of another build stay out. */
+    if (registry.count == named)
+        add_folder(RFA_MODULE_DIR, false);
     if (registry.count > 0)
         qsort(registry.modules, registry.count, sizeof(registry.modules[0]), compare_modules);
 }
 
-const rfa_module *rfa_modules(size_t *count)
+static void drop_all(void)
 {
-    pthread_once(&registry.once, load_all);
+    for (size_t i = 0; i < registry.count; i++)
+        free_module(&registry.modules[i]);
+    free(registry.modules);
+    registry.modules = NULL;
+    registry.count = registry.capacity = 0;
+}
+
+/* A list that is not whole is not kept, so that the next call makes another. */
+rfa_status rfa_modules(const rfa_module **modules, size_t *count, rfa_error *err)
+{
+    pthread_mutex_lock(&registry.lock);
+    if (!registry.made) {
+        registry.starved = false;
+        load_all();
+        registry.made = !registry.starved;
+        if (registry.starved)
+            drop_all();
+    }
+    bool made = registry.made;
+    *modules = registry.modules;
     *count = registry.count;
-    return registry.modules;
+    pthread_mutex_unlock(&registry.lock);
+    return made ? RFA_OK : rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for the list of backends");
+}
+
+/* Memory may have run out in the loader too; then nobody knows what the module's
+ * backend is named. */
+static const rfa_module *find_starved(void)
+{
+    for (size_t i = 0; i < registry.count; i++)
+        if (registry.modules[i].status == RFA_OUT_OF_MEMORY)
+            return &registry.modules[i];
+    return NULL;
 }
 
 rfa_status rfa_find_backend(const char *name, const rfa_backend **backend, rfa_error *err)
 {
     size_t count;
-    rfa_modules(&count);
-    const rfa_module *module = find(name);
+    const rfa_module *modules;
+    rfa_status status = rfa_modules(&modules, &count, err);
+    if (status != RFA_OK)
+        return status;
+    const rfa_module *module = find(name), *starved = find_starved();
+    if (!module && starved)
+        return rfa_fail(err, RFA_OUT_OF_MEMORY,
+                        "there is no backend named %s, and memory ran out in loading %s", name,
+                        starved->path);
     if (!module)
         return rfa_fail(err, RFA_NO_DEVICE,
                         "there is no backend named %s (`rfa devices` lists what was found)", name);
@@ -193,8 +241,10 @@ rfa_status rfa_find_backend(const char *name, const rfa_backend **backend, rfa_e
 
 size_t rfa_backend_count(void)
 {
+    rfa_error err;
     size_t count;
-    rfa_modules(&count);
+    const rfa_module *modules;
+    rfa_record(NULL, rfa_modules(&modules, &count, &err), &err);
     return count;
 }
 
@@ -202,9 +252,12 @@ rfa_status rfa_backend_get(size_t index, rfa_backend_info *info)
 {
     rfa_error err;
     size_t count;
-    const rfa_module *modules = rfa_modules(&count);
+    const rfa_module *modules;
     if (!info)
         return rfa_record(NULL, rfa_fail(&err, RFA_INVALID_ARGUMENT, "info is NULL"), &err);
+    rfa_status status = rfa_modules(&modules, &count, &err);
+    if (status != RFA_OK)
+        return rfa_record(NULL, status, &err);
     if (index >= count)
         return rfa_record(NULL,
                           rfa_fail(&err, RFA_INVALID_ARGUMENT,

@@ -19,7 +19,7 @@ typedef struct arguments {
 static const char usage[] =
     "usage: rfa_conformance [--backend NAME] [--device N] [--seed S] [--cases N]\n"
     "                       [--case NAME] [--quick] [--verbose]\n"
-    "  --cases N    random cases beside the fixed ones (200; with --quick 60)\n"
+    "  --cases N    random cases beside the fixed ones (400; with --quick 150)\n"
     "  --case NAME  one case, by the name that a failure printed\n"
     "  --quick      no large cases\n"
     "  --verbose    a line for every case\n";
@@ -72,7 +72,7 @@ static bool parse(arguments *a, int argc, char **argv)
             return false;
     }
     if (a->suite.cases < 0)
-        a->suite.cases = a->suite.quick ? 60 : 200;
+        a->suite.cases = a->suite.quick ? 150 : 400;
     return true;
 }
 

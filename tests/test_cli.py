@@ -438,10 +438,14 @@ class Run(Command):
 
 
 class Verify(Command):
-    def test_a_short_run(self):
-        done = rfa("verify", "--help")
-        self.assertEqual(done.returncode, 0)
-        self.refused(rfa("verify", "--backend", "abacus"), NO_DEVICE, "abacus")
+    def test_backends_that_are_not_there(self):
+        done = rfa("verify", "--backend", "abacus")
+        self.assertEqual(done.returncode, NO_DEVICE)
+        self.assertIn(b"abacus", done.stderr)
+
+    def test_bad_options(self):
+        self.refused(rfa("verify", "--seed", "x"), USAGE)
+        self.refused(rfa("verify", "--device", "-1"), USAGE)
 
 
 def main():

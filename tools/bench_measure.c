@@ -151,11 +151,11 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
     rfa_status status = attention_tensors_make_outputs(job->ctx, &job->tensors, &args, true, err);
     if (status == RFA_OK) {
         status = rfa_supports(job->ctx, &args, row->failure, sizeof(row->failure));
-        if (status == RFA_OK)
+        bool unsupported = status == RFA_UNSUPPORTED; /* a row that says so */
+        status = unsupported ? RFA_OK : device_status(job->ctx, status, err);
+        if (status == RFA_OK && !unsupported)
             status = device_status(job->ctx, rfa_attention(job->ctx, &args), err);
-        else
-            status = RFA_OK; /* a row that says so */
-        if (status == RFA_OK && !row->failure[0])
+        if (status == RFA_OK && !unsupported)
             status = check_against_oracle(job, args, row, err);
     }
     attention_tensors_free_outputs(job->ctx, &job->tensors);

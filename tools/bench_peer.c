@@ -50,20 +50,20 @@ static rfa_status write_tensors(rfa_context *ctx, attention_tensors *tensors, rf
     return status;
 }
 
-/* Beside the program in a build folder, else where it was installed. */
+/* Beside the program in a build folder, else where it was installed: RFA_DATA_DIR,
+ * which starts from the program's folder unless it is absolute. */
 static bool find_script(char *path, size_t size)
 {
-    ssize_t length = readlink("/proc/self/exe", path, size - 32);
-    if (length > 0) {
-        path[length] = '\0';
-        char *slash = strrchr(path, '/');
-        if (slash) {
-            snprintf(slash, 32, "/peer_torch.py");
-            if (access(path, R_OK) == 0)
-                return true;
-        }
+    char folder[2048] = "";
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
+    char *slash = length > 0 ? strrchr(folder, '/') : NULL;
+    if (slash) {
+        *slash = '\0';
+        snprintf(path, size, "%s/peer_torch.py", folder);
+        if (access(path, R_OK) == 0)
+            return true;
     }
-    snprintf(path, size, "%s/peer_torch.py", RFA_DATA_DIR);
+    snprintf(path, size, "%s/%s/peer_torch.py", RFA_DATA_DIR[0] == '/' ? "" : folder, RFA_DATA_DIR);
     return access(path, R_OK) == 0;
 }
 
@@ -96,8 +96,8 @@ static rfa_status spawn(bench_peer *peer, const bench_request *request, bool gpu
     char script[4096];
     int in[2], out[2];
     if (!find_script(script, sizeof(script)))
-        return rfa_fail(err, RFA_IO_ERROR, "peer_torch.py is neither beside rfa nor in %s",
-                        RFA_DATA_DIR);
+        return rfa_fail(err, RFA_IO_ERROR, "peer_torch.py cannot be read (looked for %.400s)",
+                        script);
     if (pipe(in) != 0)
         return rfa_fail(err, RFA_IO_ERROR, "no pipe: %s", strerror(errno));
     if (pipe(out) != 0) {

@@ -87,10 +87,10 @@ static int print_option_head(const cli_option *option)
 static void print_option(const cli_option *option)
 {
     char fallback[256], text[2048];
-    size_t used = (size_t)snprintf(text, sizeof(text), "%s", option->help);
+    snprintf(text, sizeof(text), "%s", option->help);
+    size_t used = strlen(text);
     format_default(option, fallback, sizeof(fallback));
     if (option->kind == CLI_CHOICE) {
-        used = strlen(text);
         used += (size_t)snprintf(text + used, sizeof(text) - used, ": ");
         for (int i = 0; option->choices[i] && used < sizeof(text); i++)
             used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s", i ? ", " : "",

@@ -312,8 +312,9 @@ static rfa_status bench_backend(const bench_options *o, const char *backend, ben
 
 static rfa_status bench_all(const bench_options *o, bench_result *result, rfa_error *err)
 {
-    rfa_status status = RFA_OK;
-    for (size_t i = 0; i < rfa_backend_count() && status == RFA_OK; i++) {
+    size_t count;
+    rfa_status status = device_backends(&count, err);
+    for (size_t i = 0; i < count && status == RFA_OK; i++) {
         rfa_backend_info info;
         status = device_status(NULL, rfa_backend_get(i, &info), err);
         if (status != RFA_OK || info.status != RFA_OK)

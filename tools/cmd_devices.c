@@ -5,6 +5,7 @@
 #include <rfa/rfa.h>
 
 #include "tools/cli.h"
+#include "tools/device_tensor.h"
 #include "tools/json.h"
 
 #define NAME "rfa devices"
@@ -113,14 +114,14 @@ static bool describe_backend(cJSON *list, const rfa_backend_info *backend)
     return ok;
 }
 
-static int print_json(void)
+static int print_json(size_t count)
 {
     rfa_backend_info info;
     cJSON *root = cJSON_CreateObject();
     bool ok = json_add_text(root, "version", rfa_version());
     cJSON *backends = cJSON_AddArrayToObject(root, "backends");
     ok = ok && backends;
-    for (size_t i = 0; ok && i < rfa_backend_count(); i++)
+    for (size_t i = 0; ok && i < count; i++)
         if (!rfa_backend_get(i, &info))
             ok = describe_backend(backends, &info);
     ok = ok && json_print(stdout, root);
@@ -143,11 +144,15 @@ int cmd_devices(int argc, char **argv)
     int code = cli_parse(&command, argc, argv, NULL, NULL);
     if (code >= 0)
         return code;
-    if (json)
-        return print_json();
 
     rfa_backend_info info;
-    size_t count = rfa_backend_count();
+    rfa_error err = {""};
+    size_t count;
+    rfa_status status = device_backends(&count, &err);
+    if (status)
+        return cli_fail(NAME, status, "%s", err.text);
+    if (json)
+        return print_json(count);
     for (size_t i = 0; i < count; i++)
         if (!rfa_backend_get(i, &info))
             print_backend(&info);

@@ -8,6 +8,7 @@
 
 #include "conformance/suite.h"
 #include "tools/cli.h"
+#include "tools/device_tensor.h"
 #include "tools/progress.h"
 
 #define NAME "rfa verify"
@@ -49,7 +50,7 @@ static void report_case(void *user, const suite_case *done)
 
 static int64_t cases_of(const verify *v)
 {
-    return v->full ? 1500 : 250;
+    return v->full ? 4000 : 300;
 }
 
 static void skip_device(verify *v, const char *name, const char *reason)
@@ -159,10 +160,15 @@ static void print_machine(const verify *v)
 static int verify_all(verify *v)
 {
     rfa_backend_info info;
+    rfa_error err = {""};
+    size_t count;
     int64_t found = 0;
     int code = CLI_OK;
+    rfa_status status = device_backends(&count, &err);
+    if (status != RFA_OK)
+        return cli_fail(NAME, status, "%s", err.text);
     print_machine(v);
-    for (size_t i = 0; i < rfa_backend_count() && code == CLI_OK; i++)
+    for (size_t i = 0; i < count && code == CLI_OK; i++)
         if (rfa_backend_get(i, &info) == RFA_OK && chosen(v, &info)) {
             found++;
             code = verify_backend(v, &info);
@@ -188,11 +194,11 @@ int cmd_verify(int argc, char **argv)
         {.name = "quick",
          .kind = CLI_FLAG,
          .value = &v.quick,
-         .help = "some 280 problems (default)"},
+         .help = "some 330 problems (default)"},
         {.name = "full",
          .kind = CLI_FLAG,
          .value = &v.full,
-         .help = "some 1500 problems, large ones too, and the reference itself: minutes"},
+         .help = "some 4000 problems, large ones too, and the reference itself: minutes"},
         {.name = "backend",
          .kind = CLI_TEXT,
          .value = &v.backend,

@@ -11,6 +11,16 @@ rfa_status device_status(rfa_context *ctx, rfa_status status, rfa_error *err)
     return RFA_OK;
 }
 
+rfa_status device_backends(size_t *count, rfa_error *err)
+{
+    rfa_backend_info info;
+    *count = 0;
+    if (rfa_backend_get(0, &info) == RFA_OUT_OF_MEMORY)
+        return device_status(NULL, RFA_OUT_OF_MEMORY, err);
+    *count = rfa_backend_count();
+    return RFA_OK;
+}
+
 rfa_status device_tensor_make(rfa_context *ctx, device_tensor *t, DLDataType dtype, int ndim,
                               const int64_t *shape, rfa_error *err)
 {

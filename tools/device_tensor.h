@@ -16,6 +16,8 @@ typedef struct device_tensor {
 
 /* Turns a library status into the same with its sentence in *err. */
 rfa_status device_status(rfa_context *ctx, rfa_status status, rfa_error *err);
+/* rfa_backend_count, whose 0 does not tell a want of memory from a want of backends. */
+rfa_status device_backends(size_t *count, rfa_error *err);
 
 /* Allocates on the context's device; every length must be positive. */
 rfa_status device_tensor_make(rfa_context *ctx, device_tensor *t, DLDataType dtype, int ndim,

@@ -54,9 +54,14 @@ static int unknown(const char *word)
                      word);
 }
 
+static bool asks_for_help(const char *word)
+{
+    return !strcmp(word, "help") || !strcmp(word, "-h") || !strcmp(word, "--help");
+}
+
 static int help(int argc, char **argv)
 {
-    if (argc < 2) {
+    if (argc < 2 || asks_for_help(argv[1])) {
         print_overview(stdout);
         return CLI_OK;
     }
@@ -73,7 +78,7 @@ static int dispatch(int argc, char **argv)
         return CLI_USAGE;
     }
     const char *word = argv[1];
-    if (!strcmp(word, "help") || !strcmp(word, "-h") || !strcmp(word, "--help"))
+    if (asks_for_help(word))
         return help(argc - 1, argv + 1);
     if (!strcmp(word, "--version")) {
         printf("rfa %s\n", rfa_version());

@@ -1,6 +1,7 @@
 /* Reading safetensors: the header is checked as a whole before anything is believed. */
 #include "tools/safetensors.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -119,7 +120,7 @@ static rfa_status parse_shape(const cJSON *json, st_tensor *t, uint64_t *element
 
 static rfa_status parse_offsets(const cJSON *json, uint64_t data_size, st_tensor *t, rfa_error *err)
 {
-    if (!cJSON_IsArray(json) || cJSON_GetArraySize(json) != 2 ||
+    if (!json || !cJSON_IsArray(json) || cJSON_GetArraySize(json) != 2 ||
         !whole_number(json->child, &t->begin) || !whole_number(json->child->next, &t->end))
         return rfa_fail(err, RFA_IO_ERROR,
                         "data_offsets of tensor '%.80s' are no two whole numbers below 2^53",
@@ -145,7 +146,7 @@ static rfa_status parse_tensor(const cJSON *json, uint64_t data_size, st_tensor 
     if (fields.again)
         return rfa_fail(err, RFA_IO_ERROR, "tensor '%.80s' has two fields '%s'", t->name,
                         fields.again);
-    if (!cJSON_IsString(fields.dtype))
+    if (!fields.dtype || !cJSON_IsString(fields.dtype))
         return rfa_fail(err, RFA_IO_ERROR, "tensor '%.80s' has no dtype", t->name);
     const dtype_entry *dtype = find_dtype(fields.dtype->valuestring);
     if (!dtype)
@@ -273,7 +274,10 @@ static rfa_status parse_json(const char *text, size_t size, st_file *file, rfa_e
         return rfa_fail(err, RFA_IO_ERROR, "its header does not begin with '{'");
     if (memchr(text, 0, size) || !json_is_utf8(text, size))
         return rfa_fail(err, RFA_IO_ERROR, "its header is no UTF-8 text");
+    errno = 0; /* cJSON itself does not tell a want of memory from bad text */
     file->json = cJSON_ParseWithLengthOpts(text, size, &end, false);
+    if (!file->json && errno == ENOMEM)
+        return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for its header of %zu bytes", size);
     if (!file->json)
         return rfa_fail(err, RFA_IO_ERROR, "its header is no JSON near byte %zu",
                         end ? (size_t)(end - text) : 0);

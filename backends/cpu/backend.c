@@ -14,8 +14,10 @@ static void read_cpuinfo(const char *key, char *value, size_t size)
     FILE *file = fopen("/proc/cpuinfo", "re");
     value[0] = '\0';
     while (file && value[0] == '\0' && fgets(line, sizeof(line), file)) {
+        size_t length = strlen(key);
         char *colon = strchr(line, ':');
-        if (!colon || strncmp(line, key, strlen(key)) != 0)
+        if (!colon || strncmp(line, key, length) != 0 ||
+            line + length + strspn(line + length, " \t") != colon)
             continue;
         line[strcspn(line, "\n")] = '\0';
         snprintf(value, size, "%s", colon + 1 + (colon[1] == ' '));

@@ -73,6 +73,8 @@ static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_
         /* Relative to m, which keeps digits that m + ln l would round away. */
         float a = scratch->block_max[i];
         float above = a == -(float)INFINITY ? a : a - max[i];
+        if (above < -FLT_MAX && a > -(float)INFINITY)
+            above = -FLT_MAX; /* a row that saw +inf; -inf would mean that nothing is here */
         if (!rfa_row_votes_skip(rule, above, 0, log_sum[i]))
             return false;
     }

@@ -17,8 +17,9 @@ extern "C" {
  * A backend is a module (a shared object named rfa_backend_*.so) that is
  * loaded at the first call that needs the list. Folders searched, in order:
  * the one named by RFA_BACKEND_PATH in the environment if set; the folder that
- * holds librfa; its subfolder "rfa"; the folder chosen at installation. The
- * current directory is never searched. The first module of a name wins. */
+ * holds librfa; its subfolder "rfa"; if these two hold no module, the folder
+ * chosen at installation. The current directory is never searched. The first
+ * module of a name wins. */
 
 typedef struct rfa_backend_info {
     /* "reference", "cpu", "cuda", ...; for a module that could not be loaded,
@@ -31,12 +32,13 @@ typedef struct rfa_backend_info {
     const char *why;
 } rfa_backend_info;
 
-/* How many modules were found, the unusable ones counted too. */
+/* How many modules were found, the unusable ones counted too. 0 also when memory
+ * ran out, which rfa_backend_get then says; the next call looks again. */
 RFA_API size_t rfa_backend_count(void);
 
 /* Describes backend `index` of rfa_backend_count(). The strings belong to the
  * library and live until the process ends.
- * RFA_INVALID_ARGUMENT: no such index, or info is NULL. */
+ * RFA_INVALID_ARGUMENT: no such index, or info is NULL. RFA_OUT_OF_MEMORY. */
 RFA_API rfa_status rfa_backend_get(size_t index, rfa_backend_info *info);
 
 /* ---- Devices ------------------------------------------------------------ */

@@ -6,6 +6,7 @@
 
 #include "backends/cube_order.h"
 #include "backends/skip_rule.h"
+#include "backends/visit_order.h"
 
 CALLS_FN int call_skip_rule(float x, long n)
 {
@@ -25,6 +26,13 @@ CALLS_FN rfa_index call_cube_order(rfa_index p)
 {
     rfa_cubes cubes = {3, {5, 6, 7}, {4, 4, 4}};
     return rfa_caller_position(cubes, rfa_min_index(p, 209));
+}
+
+/* flags and list hold 6 blocks. */
+CALLS_FN rfa_index call_visit_order(const RFA_GLOBAL unsigned char *flags, RFA_GLOBAL int *list)
+{
+    rfa_visit_shape shape = {60, 60, 20, 10, 0};
+    return rfa_list_visits(shape, 1, 1, flags, list);
 }
 
 #endif
