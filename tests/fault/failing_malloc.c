@@ -265,15 +265,24 @@ SHOWN void *dlopen(const char *path, int flags)
     return handle;
 }
 
+/* Found before anything fails: a dlopen that ran out of memory may keep the
+ * loader's lock, and a new thread that calls dlsym would wait for it for ever. */
+static int (*real_getattr)(pthread_t, pthread_attr_t *);
+
+__attribute__((constructor)) static void find_getattr(void)
+{
+    void *symbol = next("pthread_getattr_np");
+    memcpy(&real_getattr, &symbol, sizeof(real_getattr));
+}
+
 /* The address sanitizer asks for every new thread's stack, and ends the process
  * when there is no answer. */
 SHOWN int pthread_getattr_np(pthread_t thread, pthread_attr_t *attributes)
 {
-    int (*real)(pthread_t, pthread_attr_t *);
-    void *symbol = next("pthread_getattr_np");
-    memcpy(&real, &symbol, sizeof(real));
+    if (!real_getattr)
+        find_getattr();
     in_sanitizer = true;
-    int result = real(thread, attributes);
+    int result = real_getattr(thread, attributes);
     in_sanitizer = false;
     return result;
 }
