@@ -20,6 +20,7 @@
 
 #define RFA_BACKEND_ABI 1
 #define RFA_BACKEND_ENTRY "rfa_backend_entry"
+#define RFA_MAX_DIM 256
 #define RFA_SINK_KEYS 16 /* the diagonal order's attention sinks */
 #define RFA_POOL_ROWS 32 /* the predicted order's pooling */
 

@@ -7,7 +7,8 @@
  * 2606.16317); the rule `recall` is this project's own, docs/how-it-works.md
  * proves what it promises.
  *
- * Every comparison is written so that a NaN keeps the block.
+ * Every comparison is written so that a NaN keeps the block. In C, the includer
+ * brings <math.h> for INFINITY.
  */
 #ifndef RFA_SKIP_RULE_H
 #define RFA_SKIP_RULE_H
@@ -84,6 +85,8 @@ RFA_RULE_FN int rfa_knob_valid(int kind, int scaled, RFA_REAL knob)
 RFA_RULE_FN int rfa_row_votes_skip(rfa_skip_rule rule, RFA_REAL a, RFA_REAL m, RFA_REAL lse)
 {
     RFA_REAL reference = rule.kind == RFA_SKIP_BLASST ? (m > a ? m : a) : lse;
+    if (m != m || lse != lse)
+        return 0; /* a row that met a NaN keeps everything */
     if (a == -(RFA_REAL)INFINITY)
         return 1; /* nothing of this row is in the block */
     return rfa_below(rule.lean, a - reference, rule.limit);
@@ -110,6 +113,14 @@ RFA_RULE_FN rfa_row_share rfa_share_of_row(rfa_skip_rule rule, RFA_REAL l, RFA_R
     share.spent = s * inverse;
     share.veto = !rfa_at_most(rule.lean, share.lost + share.spent, most);
     return share;
+}
+
+/* How the budget is spread over the visits. listed: the order is the caller's
+ * list or predicted; masses: it comes with predicted masses. */
+RFA_RULE_FN void rfa_spread_budget(int listed, int masses, rfa_skip_rule *rule)
+{
+    rule->share = listed ? (masses ? (RFA_REAL)2 : (RFA_REAL)2.5) : (RFA_REAL)3;
+    rule->pace = listed ? (RFA_REAL)0 : (RFA_REAL)1;
 }
 
 /* n: this visit's number among `visits` counted ones of the decision block;

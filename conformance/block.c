@@ -293,7 +293,7 @@ void check_block(check *c, int64_t index, check_scratch *scratch)
                  scratch->plain);
     for (int32_t r = 0; r < b.block->rows; r++)
         check_row(&b, r);
-    if (!b.tainted && !c->options->values_only)
+    if (!c->options->values_only)
         check_rule(&b);
     if (!b.tainted)
         check_promise(&b);

@@ -247,7 +247,9 @@ static void packed_blasst_scaled(conformance_case *c)
 {
     packed_energy_scaled(c);
     c->rule = RFA_RULE_BLASST;
-    c->knob = 5;
+    c->knob = 40;
+    c->data = DATA_NORMAL;
+    c->block_q = 2;
 }
 
 static void cubes_with_text(conformance_case *c)

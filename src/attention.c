@@ -110,23 +110,27 @@ rfa_status rfa_supports(rfa_context *ctx, const rfa_attention_args *args, char *
     return status;
 }
 
-static rfa_status workspace_size(rfa_context *ctx, const rfa_attention_args *args, size_t *size,
-                                 rfa_error *err)
+static rfa_status workspace_size(rfa_context *ctx, const rfa_attention_args *args,
+                                 rfa_purpose purpose, size_t *size)
 {
+    rfa_error err = {""};
     rfa_problem problem;
+    if (!ctx)
+        return null_context();
     if (!size)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT, "size is NULL");
-    *size = 0;
-    bool list = args && !args->out;
-    return plan(ctx, args, list ? RFA_FOR_VISIT_LIST : RFA_FOR_ATTENTION, &problem, size, err);
+        return rfa_record(ctx, rfa_fail(&err, RFA_INVALID_ARGUMENT, "size is NULL"), &err);
+    return rfa_record(ctx, plan(ctx, args, purpose, &problem, size, &err), &err);
 }
 
 rfa_status rfa_workspace_size(rfa_context *ctx, const rfa_attention_args *args, size_t *size)
 {
-    rfa_error err = {""};
-    if (!ctx)
-        return null_context();
-    return rfa_record(ctx, workspace_size(ctx, args, size, &err), &err);
+    return workspace_size(ctx, args, RFA_FOR_ATTENTION, size);
+}
+
+rfa_status rfa_visit_list_workspace_size(rfa_context *ctx, const rfa_attention_args *args,
+                                         size_t *size)
+{
+    return workspace_size(ctx, args, RFA_FOR_VISIT_LIST, size);
 }
 
 static rfa_status merge(rfa_context *ctx, const rfa_merge_args *args, rfa_error *err)

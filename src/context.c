@@ -67,8 +67,9 @@ static bool has_usable_device(const rfa_backend *backend)
 /* The registry is sorted by preference; the oracle is never chosen unasked. */
 static rfa_status choose_backend(const char *name, const rfa_backend **backend, rfa_error *err)
 {
-    if (!name)
-        name = getenv("RFA_BACKEND");
+    const char *preferred = getenv("RFA_BACKEND");
+    if (!name && preferred && preferred[0])
+        name = preferred;
     if (name)
         return rfa_find_backend(name, backend, err);
     size_t count;

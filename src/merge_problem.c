@@ -47,9 +47,10 @@ static rfa_status take_shape(rfa_merge_problem *p, const rfa_merge_args *a, int 
     p->batch = packed ? 1 : first->shape[0];
     p->heads = first->shape[places[1]];
     p->len = first->shape[places[2]];
-    if (first->shape[places[3]] > INT32_MAX)
-        return rfa_fail(err, RFA_UNSUPPORTED, "part_out[0] has head dim %lld",
-                        (long long)first->shape[places[3]]);
+    if (first->shape[places[3]] > RFA_MAX_DIM)
+        return rfa_fail(err, RFA_UNSUPPORTED,
+                        "part_out[0] has head dim %lld, at most %d is supported",
+                        (long long)first->shape[places[3]], RFA_MAX_DIM);
     p->dim = (int32_t)first->shape[places[3]];
     return RFA_OK;
 }

@@ -9,7 +9,6 @@
 
 /* Visit distances are exact in 64 bits up to here. */
 #define MAX_LEN ((int64_t)1 << 30)
-#define MAX_DIM 256
 #define MAX_BLOCK 4096
 #define MAX_VISIT_Q 65536
 
@@ -104,9 +103,9 @@ static rfa_status take_rows(const DLTensor *t, const char *name, rfa_dtype dtype
 
 static rfa_status check_dim(const char *name, int64_t dim, rfa_error *err)
 {
-    if (dim > MAX_DIM)
+    if (dim > RFA_MAX_DIM)
         return rfa_fail(err, RFA_UNSUPPORTED, "%s has head dim %lld, at most %d is supported", name,
-                        (long long)dim, MAX_DIM);
+                        (long long)dim, RFA_MAX_DIM);
     return RFA_OK;
 }
 

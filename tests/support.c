@@ -187,9 +187,7 @@ void expect_refused(break_fn break_it, rfa_status status, const char *words)
     expect_error(ctx, "rfa_attention", of_attention, status, words);
     expect_error(ctx, "rfa_supports", rfa_supports(ctx, &s.args, why, sizeof(why)), status, words);
     cr_expect_str_eq(why, rfa_last_error(ctx));
-    if (s.args.struct_size >= sizeof(s.args) && s.args.out) /* out NULL asks about a visit list */
-        expect_error(ctx, "rfa_workspace_size", rfa_workspace_size(ctx, &s.args, &size), status,
-                     words);
+    expect_error(ctx, "rfa_workspace_size", rfa_workspace_size(ctx, &s.args, &size), status, words);
     cr_expect_eq(printed, 0, "%ld bytes were printed", printed);
     cr_expect(small_is_poisoned(&s), "outputs were touched");
     small_destroy(&s);
@@ -200,6 +198,7 @@ void expect_refused(break_fn break_it, rfa_status status, const char *words)
 void expect_list_refused(break_fn break_it, rfa_status status, const char *words)
 {
     small_problem s;
+    size_t size;
     rfa_context *ctx = context_on("cpu", 1);
     small_create(&s, ctx);
     s.args.list_indices = small_keep(&s, TENSOR(type_i32, 2, 4, 1, 3));
@@ -207,6 +206,8 @@ void expect_list_refused(break_fn break_it, rfa_status status, const char *words
     s.args.list_masses = small_keep(&s, TENSOR(type_f32, 2, 4, 1, 3));
     break_it(&s);
     expect_error(ctx, "rfa_build_visit_list", rfa_build_visit_list(ctx, &s.args), status, words);
+    expect_error(ctx, "rfa_visit_list_workspace_size",
+                 rfa_visit_list_workspace_size(ctx, &s.args, &size), status, words);
     cr_expect(small_is_poisoned(&s), "outputs were touched");
     small_destroy(&s);
     expect_works(ctx);

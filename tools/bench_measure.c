@@ -124,10 +124,10 @@ static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, 
 {
     rfa_problem problem;
     check_report report;
-    check_options options = {.weights = RFA_F32, .sample = job->request->check_blocks, .seed = 1};
+    check_options options = {.weights = check_weights(rfa_context_backend(job->ctx), job->dtype),
+                             .sample = job->request->check_blocks,
+                             .seed = 1};
     const DLDevice host = {kDLCPU, 0};
-    if (rfa_context_device(job->ctx).device_type != kDLCPU)
-        options.weights = job->dtype;
     rfa_status status = attention_tensors_fetch(job->ctx, &job->tensors, &args, err);
     if (status == RFA_OK)
         memcpy(&row->counts, job->tensors.counts.host, sizeof(row->counts));

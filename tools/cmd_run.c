@@ -185,7 +185,7 @@ static int parse(run_options *o, int argc, char **argv)
          .kind = CLI_TEXT,
          .value = &r->output,
          .argument = "FILE",
-         .help = "write out, lse and recall",
+         .help = "write out, lse and recall; not after a failed --check",
          .default_text = ""},
     };
     const cli_command command = {.name = NAME,
@@ -211,6 +211,14 @@ static int check_rule(const run_options *o)
         return cli_usage(NAME, "--recall is for rule recall, not %s", rules[o->rule]);
     if (o->rule == RFA_RULE_RECALL && !(o->recall > 0))
         return cli_usage(NAME, "--recall must be above 0 and at most 1");
+    if (o->no_recall && !thresholded)
+        return cli_usage(NAME, "--no-recall is for the rules blasst and energy");
+    if (o->request.grid_given && (o->no_cubes || o->request.causal))
+        return cli_usage(NAME, "--grid cannot be used with --no-cubes or --causal");
+    if (o->grid_offset != 0 && !o->request.grid_given)
+        return cli_usage(NAME, "--grid-offset is for --grid");
+    if (o->scale != 0 && (float)o->scale == 0)
+        return cli_usage(NAME, "--scale is too small for a float");
     if (o->check_blocks_given && !o->check)
         return cli_usage(NAME, "--check-blocks is for --check");
     return -1;
@@ -275,10 +283,10 @@ static rfa_status check(const run_options *o, run_job *job, check_report *report
     if (status != RFA_OK)
         return status;
     progress bar;
-    check_options options = {.weights = RFA_F32, .progress = show_progress, .user = &bar};
+    check_options options = {.weights = check_weights(rfa_context_backend(job->ctx), problem.dtype),
+                             .progress = show_progress,
+                             .user = &bar};
     options.sample = blocks_to_check(o, job);
-    if (!job->host_is_device)
-        options.weights = problem.dtype; /* tensor cores take weights in the input's type */
     int64_t all = job->batch * job->heads_q * problem.blocks_q;
     progress_start(&bar, "checking with the oracle",
                    (uint64_t)(options.sample && options.sample < all ? options.sample : all));
@@ -290,14 +298,15 @@ static rfa_status check(const run_options *o, run_job *job, check_report *report
 static int run(const run_options *o, run_job *job)
 {
     rfa_error err = {""};
-    check_report report;
+    check_report report = {.ok = false};
     rfa_status status = run_job_open(job, &o->request, &err);
     if (status == RFA_OK)
         status = run_job_compute(job, &err);
-    if (status == RFA_OK && o->request.output)
-        status = run_job_save(job, &err);
     if (status == RFA_OK && o->check)
         status = check(o, job, &report, &err);
+    bool wanted = o->request.output && (!o->check || report.ok);
+    if (status == RFA_OK && wanted)
+        status = run_job_save(job, &err);
     if (status != RFA_OK)
         return cli_fail(NAME, status, "%s", err.text);
     const check_report *checked = o->check ? &report : NULL;

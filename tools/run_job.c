@@ -220,6 +220,8 @@ rfa_status run_job_open(run_job *job, const run_request *request, rfa_error *err
         status = load_inputs(job, err);
     if (status == RFA_OK)
         status = make_args(job, err);
+    if (status == RFA_OK && request->output)
+        status = st_writer_create(&job->writer, request->output, err);
     return status;
 }
 
@@ -247,7 +249,11 @@ static rfa_status timed_calls(run_job *job, rfa_error *err)
     enum { MOST = 1000 };
     double times[MOST], spent = 0, first;
     int64_t count = 0, asked = job->request->repeat < MOST ? job->request->repeat : MOST;
+    progress bar;
+    progress_start(&bar, "computing", 0);
+    progress_update(&bar, 0);
     rfa_status status = one_call(job, &first, err);
+    progress_end(&bar);
     if (status == RFA_OK && asked == 0 && first > 0.5) {
         job->time_ms = 1e3 * first;
         return RFA_OK;
@@ -317,16 +323,12 @@ static rfa_status write_tensors(run_job *job, st_writer *writer, rfa_error *err)
 
 rfa_status run_job_save(run_job *job, rfa_error *err)
 {
-    st_writer *writer = NULL;
-    rfa_status status = st_writer_create(&writer, job->request->output, err);
-    if (status == RFA_OK)
-        status = write_tensors(job, writer, err);
-    st_writer_destroy(writer);
-    return status;
+    return write_tensors(job, job->writer, err);
 }
 
 void run_job_close(run_job *job)
 {
+    st_writer_destroy(job->writer);
     attention_tensors_free(job->ctx, &job->tensors);
     rfa_context_destroy(job->ctx);
     st_close(&job->file);

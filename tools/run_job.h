@@ -41,7 +41,9 @@ typedef struct run_job {
     rfa_grid grid;
     bool has_grid;
     int64_t batch, heads_q, heads_kv, len_q, len_k, dim, dim_v; /* for the report */
-    double time_ms;                                             /* median */
+    st_writer
+        *writer;    /* of the output; made first, so that a bad target is known before the work */
+    double time_ms; /* median */
     rfa_counts result;
 } run_job;
 

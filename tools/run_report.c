@@ -7,6 +7,8 @@
 #include "tools/json.h"
 
 static const char *const rule_names[] = {"dense", "blasst", "energy", "recall"};
+static const char *const recall_kinds[] = {NULL, "exact", "estimated"};
+static const char *const recall_scopes[] = {"all keys", "visited keys"};
 static const char *const order_names[] = {"diagonal", "raster", "predicted", "list"};
 
 static double dense_operations(const run_job *job)
@@ -86,7 +88,9 @@ static bool add_results(cJSON *json, const run_job *job)
            json_add_unsigned(json, "blocks_kept", c->blocks_kept) &&
            json_add_number(json, "sparsity", sparsity(c)) &&
            json_add_f32(json, "recall_mean", c->recall_mean) &&
-           json_add_f32(json, "recall_block_min", c->recall_block_min);
+           json_add_f32(json, "recall_block_min", c->recall_block_min) &&
+           json_add_text(json, "recall_kind", recall_kinds[c->recall_kind % 3]) &&
+           json_add_text(json, "recall_scope", recall_scopes[c->recall_scope % 2]);
 }
 
 static bool add_check(cJSON *json, const check_report *check)
@@ -178,6 +182,6 @@ void run_report_text(const run_job *job, const check_report *check)
                c->recall_kind == RFA_RECALL_ESTIMATED ? " (estimates)" : "");
     if (check)
         print_check(check);
-    if (job->request->output)
+    if (job->request->output && (!check || check->ok))
         printf("written   %s\n", job->request->output);
 }

@@ -15,11 +15,9 @@ rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool 
         knob = *(const float *)cpu_at(&p->knobs, sizeof(float), batch, head, 0);
     *bad = !rfa_knob_valid((int)p->rule, p->knob_scaled, knob);
 
-    rfa_skip_rule rule = {.kind = *bad ? RFA_SKIP_DENSE : (int)p->rule, .share = 3, .pace = 1};
-    if (p->order == RFA_ORDER_LIST || p->order == RFA_ORDER_PREDICTED) {
-        rule.share = cpu_orders_by_mass(p) ? 2 : 2.5f;
-        rule.pace = 0;
-    }
+    rfa_skip_rule rule = {.kind = *bad ? RFA_SKIP_DENSE : (int)p->rule};
+    rfa_spread_budget(p->order == RFA_ORDER_LIST || p->order == RFA_ORDER_PREDICTED,
+                      cpu_orders_by_mass(p), &rule);
     if (rule.kind == RFA_SKIP_BLASST)
         rule.limit = (float)log(p->knob_scaled ? fmin(1, (double)knob / len_k) : (double)knob);
     else if (rule.kind == RFA_SKIP_ENERGY && p->knob_scaled)

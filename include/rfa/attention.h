@@ -233,10 +233,13 @@ extern "C" {
 RFA_API rfa_status rfa_supports(rfa_context *ctx, const rfa_attention_args *args, char *why,
                                 size_t why_size);
 
-/* Bytes of workspace that rfa_attention needs for these arguments, or, where
- * `out` is NULL, rfa_build_visit_list; may be 0. Errors as rfa_supports. */
+/* Bytes of workspace that rfa_attention needs for these arguments; may be 0.
+ * Errors as rfa_supports. */
 RFA_API rfa_status rfa_workspace_size(rfa_context *ctx, const rfa_attention_args *args,
                                       size_t *size);
+/* The same for rfa_build_visit_list. */
+RFA_API rfa_status rfa_visit_list_workspace_size(rfa_context *ctx, const rfa_attention_args *args,
+                                                 size_t *size);
 
 /* Computes attention on the caller's stream. Device backends return without
  * waiting. Outputs are written whole; on any error that is found before work

@@ -41,11 +41,11 @@ static atomic_bool armed;
 static atomic_bool onwards_too;
 static atomic_long fail_at, counted, failures;
 static atomic_flag lock = ATOMIC_FLAG_INIT;
-static void *left[MOST_LEFT]; /* counted, not freed */
+static uintptr_t left[MOST_LEFT]; /* counted, not freed: inverted, lest a leak look used */
 static long left_count;
 /* Not to be found through the loader, which allocates for that. */
 #define PER_THREAD static _Thread_local __attribute__((tls_model("initial-exec")))
-PER_THREAD bool in_dlopen, in_sanitizer;
+PER_THREAD bool in_dlopen, dlopen_failed, in_sanitizer;
 
 static void lock_left(void)
 {
@@ -57,7 +57,7 @@ static void remember(void *memory)
 {
     lock_left();
     if (left_count < MOST_LEFT)
-        left[left_count] = memory;
+        left[left_count] = ~(uintptr_t)memory;
     left_count++; /* past the end: reported, never freed */
     atomic_flag_clear(&lock);
 }
@@ -67,10 +67,10 @@ static bool forget(const void *memory)
 {
     lock_left();
     long i = (left_count < MOST_LEFT ? left_count : MOST_LEFT) - 1;
-    while (i >= 0 && left[i] != memory)
+    while (i >= 0 && left[i] != ~(uintptr_t)memory)
         i--;
-    if (i >= 0)
-        left[i] = left[--left_count];
+    if (i >= 0 && --left_count < MOST_LEFT)
+        left[i] = left[left_count];
     atomic_flag_clear(&lock);
     return i >= 0;
 }
@@ -90,14 +90,17 @@ static bool is_counted(const void *caller)
         return true;
     if (is_named(info.dli_fname, "libgomp") || is_named(info.dli_fname, "libomp"))
         return false;
+    if (info.dli_sname && strcmp(info.dli_sname, "_IO_file_doallocate") == 0)
+        return false;
     return in_dlopen || !is_named(info.dli_fname, "ld-");
 }
 
 static bool fails_now(void)
 {
     long n = atomic_fetch_add(&counted, 1) + 1, at = atomic_load(&fail_at);
-    if (at == 0 || !(n == at || (n > at && atomic_load(&onwards_too))))
+    if (at == 0 || !(n == at || (n > at && atomic_load(&onwards_too))) || dlopen_failed)
         return false;
+    dlopen_failed = in_dlopen;
     atomic_fetch_add(&failures, 1);
     errno = ENOMEM;
     return true;
@@ -261,7 +264,7 @@ SHOWN void *dlopen(const char *path, int flags)
     memcpy(&real, &symbol, sizeof(real));
     in_dlopen = true;
     void *handle = real(path, flags);
-    in_dlopen = false;
+    in_dlopen = dlopen_failed = false;
     return handle;
 }
 

@@ -11,8 +11,11 @@
  *     memory, and has no way to say so;
  *   - what the dynamic loader allocates outside dlopen: the stacks and thread
  *     storage of new threads (the OpenMP runtime starts them and gives up
- *     likewise), and lazily made thread storage, whose first use cannot fail.
- * Everything else that reaches malloc is: the library, its modules, the command,
+ *     likewise), and lazily made thread storage, whose first use cannot fail;
+ *   - stdio's buffers, which it does without, and keeps for standard output.
+ * In one dlopen only one allocation fails: glibc keeps the loader's lock when it gets
+ * no memory to clean up after a first failure either.
+ * Everything else that reaches malloc counts: the library, its modules, the command,
  * cJSON, the C library on their behalf (strdup, asprintf, fopen, scandir, qsort)
  * and the loader in dlopen. */
 #ifndef RFA_TEST_FAILING_MALLOC_H

@@ -79,7 +79,7 @@ static rfa_status ask_size(fixture *f)
 static rfa_status ask_list_size(fixture *f)
 {
     size_t size;
-    return rfa_workspace_size(f->ctx, job_args(f->list), &size);
+    return rfa_visit_list_workspace_size(f->ctx, job_args(f->list), &size);
 }
 
 static rfa_status attend(fixture *f)

@@ -29,18 +29,12 @@ static double limit_of(const rfa_problem *p, float knob, double len_k)
 rfa_skip_rule oracle_rule(const oracle *o, int64_t batch, int64_t head)
 {
     const rfa_problem *p = o->p;
-    rfa_skip_rule rule = {.kind = (int)p->rule, .share = 3, .pace = 1};
+    rfa_skip_rule rule = {.kind = (int)p->rule};
     if (oracle_bad_knob(o, batch, head))
         rule.kind = RFA_SKIP_DENSE;
     double len_k = (double)oracle_sequence_of(o, batch)->len_k;
     rule.limit = limit_of(p, knob_of(o, batch, head), len_k);
-    if (o->has_masses) {
-        rule.share = 2;
-        rule.pace = 0;
-    } else if (p->order == RFA_ORDER_LIST) {
-        rule.share = 2.5;
-        rule.pace = 0;
-    }
+    rfa_spread_budget(o->has_masses || p->order == RFA_ORDER_LIST, o->has_masses, &rule);
     return rule;
 }
 
