@@ -1,0 +1,179 @@
+/* What the host files of the cuda backend share.
+ *
+ *   backend.c       the vtable: devices, contexts
+ *   driver.c        the driver, loaded at run time
+ *   state.c         a context: device, kernels
+ *   memory.c        device memory
+ *   layout.c        workspace: one function sizes it and places what is in it
+ *   run.c           a call: which kernels, in which order
+ *   variants.c      the attention kernels: which one takes a problem
+ *   call.h          what kernels are given
+ *
+ *   prepare.cu      lengths, token order, flags, limits, gather
+ *   lists.cu        visit lists
+ *   predicted.cu    the predicted order's masses and lists
+ *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
+ *   counts.cu       rfa_counts
+ *   merge.cu        partial results
+ */
+#ifndef RFA_CUDA_BACKEND_H
+#define RFA_CUDA_BACKEND_H
+
+#include "backends/backend.h"
+
+#include "call.h"
+#include "driver.h"
+
+/* ---- Kernels ------------------------------------------------------------------------- */
+
+/* X(name, image): kernels beside those of the attention variants. */
+#define CUDA_KERNELS(X)                                                                            \
+    X(rfa_measure_sequences, prepare)                                                              \
+    X(rfa_order_tokens, prepare)                                                                   \
+    X(rfa_flag_blocks, prepare)                                                                    \
+    X(rfa_rank_kept, prepare)                                                                      \
+    X(rfa_set_limits, prepare)                                                                     \
+    X(rfa_gather, prepare)                                                                         \
+    X(rfa_list_by_place, lists)                                                                    \
+    X(rfa_arrange_lists, lists)                                                                    \
+    X(rfa_count_visits, lists)                                                                     \
+    X(rfa_write_visit_order, lists)                                                                \
+    X(rfa_pool_tokens, predicted)                                                                  \
+    X(rfa_predict_lists, predicted)                                                                \
+    X(rfa_count, counts)                                                                           \
+    X(rfa_merge_rows, merge)
+
+#define CUDA_IMAGES(X)                                                                             \
+    X(prepare)                                                                                     \
+    X(lists)                                                                                       \
+    X(predicted)                                                                                   \
+    X(counts)                                                                                      \
+    X(merge)                                                                                       \
+    X(attention_f32)                                                                               \
+    X(attention_f16)                                                                               \
+    X(attention_bf16)
+
+enum cuda_image {
+#define X(name) CUDA_IMAGE_##name,
+    CUDA_IMAGES(X)
+#undef X
+        CUDA_IMAGE_COUNT
+};
+
+enum cuda_kernel {
+#define X(name, image) CUDA_KERNEL_##name,
+    CUDA_KERNELS(X)
+#undef X
+        CUDA_KERNEL_COUNT
+};
+
+/* ---- A context ------------------------------------------------------------------------ */
+
+enum { CUDA_MAX_VARIANTS = 24 };
+
+typedef struct cuda_state {
+    const cuda_driver *driver;
+    int32_t index;
+    CUdevice device;
+    CUcontext context; /* the device's primary one, retained */
+    int capability;    /* 10 major + minor */
+    int multiprocessors;
+    int shared_memory; /* bytes that a block of threads may have */
+    CUmodule module[CUDA_IMAGE_COUNT];
+    CUfunction kernel[CUDA_KERNEL_COUNT];
+    CUfunction variant[CUDA_MAX_VARIANTS]; /* NULL: not for this device */
+} cuda_state;
+
+/* ---- state.c ---------------------------------------------------------------------------- */
+
+rfa_status cuda_state_create(int32_t index, cuda_state **state, rfa_error *err);
+void cuda_state_destroy(cuda_state *state);
+/* RFA_OK, or why this backend does not run on the device. */
+rfa_status cuda_device_usable(int capability, rfa_error *err);
+
+/* Makes the state's context current; the caller's comes back with cuda_leave. */
+rfa_status cuda_enter(const cuda_state *state, rfa_error *err);
+void cuda_leave(const cuda_state *state);
+
+/* ---- memory.c --------------------------------------------------------------------------- */
+
+rfa_status cuda_alloc(void *state, size_t size, void **data, rfa_error *err);
+void cuda_free(void *state, void *data);
+rfa_status cuda_write(void *state, void *data, size_t offset, const void *host, size_t size,
+                      rfa_error *err);
+rfa_status cuda_read(void *state, const void *data, size_t offset, void *host, size_t size,
+                     rfa_error *err);
+rfa_status cuda_synchronize(void *state, void *stream, rfa_error *err);
+
+/* ---- layout.c --------------------------------------------------------------------------- */
+
+/* Which of q, k and v are gathered into the workspace. */
+typedef struct cuda_gathers {
+    bool q, k, v;
+} cuda_gathers;
+
+typedef struct cuda_layout {
+    cuda_call call; /* without a workspace, its addresses mean nothing */
+    cuda_gathers gather;
+    size_t size;
+} cuda_layout;
+
+/* Fills the call and sizes its workspace; with a workspace (not NULL), places it
+ * too. RFA_OUT_OF_MEMORY when the size does not fit, RFA_UNSUPPORTED when the
+ * grids of threads do not. */
+rfa_status cuda_layout_of(cuda_layout *layout, const rfa_problem *p, bool list_only,
+                          void *workspace, rfa_error *err);
+
+/* ---- variants.c ------------------------------------------------------------------------- */
+
+/* One attention kernel. */
+typedef struct cuda_variant {
+    const char *kernel; /* its name in the image */
+    enum cuda_image image;
+    int capability; /* the least it runs on */
+    int only;       /* 0, or the one capability it runs on */
+    rfa_dtype dtype;
+    int32_t width; /* dims are padded to this */
+    int32_t keys;  /* of a block, at most */
+    bool small;    /* keys and values pass through shared memory 16 at a time */
+    /* Whether it takes this problem, on a device that it runs on. */
+    bool (*takes)(const struct cuda_variant *variant, const cuda_state *state,
+                  const rfa_problem *p);
+    rfa_status (*launch)(const struct cuda_variant *variant, const cuda_state *state,
+                         CUfunction kernel, const rfa_problem *p, const cuda_call *call,
+                         rfa_error *err);
+} cuda_variant;
+
+extern const cuda_variant cuda_variants[];
+extern const int cuda_variant_count;
+
+/* The first that takes the problem: its place in cuda_variants. RFA_UNSUPPORTED
+ * and a sentence if none does. */
+rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
+                               rfa_error *err);
+
+/* ---- run.c ------------------------------------------------------------------------------- */
+
+rfa_status cuda_run(const cuda_state *state, const rfa_problem *p, void *workspace, rfa_error *err);
+rfa_status cuda_build_list(const cuda_state *state, const rfa_problem *p, void *workspace,
+                           rfa_error *err);
+rfa_status cuda_merge_parts(const cuda_state *state, const rfa_merge_problem *p, rfa_error *err);
+
+/* ---- Small things ------------------------------------------------------------------------ */
+
+static inline int64_t cuda_ceil_div(int64_t x, int64_t by)
+{
+    return x / by + (x % by != 0);
+}
+
+static inline int64_t cuda_min(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+static inline int32_t cuda_size_of(rfa_dtype dtype)
+{
+    return dtype == RFA_F32 ? 4 : 2;
+}
+
+#endif

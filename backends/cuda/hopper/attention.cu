@@ -1,0 +1,21 @@
+#include "attention.cuh"
+
+#define HOPPER_KERNEL(name, type, dim, mode)                                                       \
+    extern "C" __global__ void __launch_bounds__(HOPPER_THREADS, 1)                                \
+        name(const __grid_constant__ hopper_params p)                                              \
+    {                                                                                              \
+        attend<type, dim, mode>(p);                                                                \
+    }
+
+#define HOPPER_MODES(name, type, dim)                                                              \
+    HOPPER_KERNEL(name##_dense, type, dim, WALK_DENSE)                                             \
+    HOPPER_KERNEL(name##_vote, type, dim, WALK_VOTE)                                               \
+    HOPPER_KERNEL(name##_estimated, type, dim, WALK_ESTIMATED)                                     \
+    HOPPER_KERNEL(name##_exact, type, dim, WALK_EXACT)
+
+HOPPER_MODES(hopper_bf16_128, __nv_bfloat16, 128)
+#ifndef ONLY_ONE
+HOPPER_MODES(hopper_bf16_64, __nv_bfloat16, 64)
+HOPPER_MODES(hopper_f16_128, __half, 128)
+HOPPER_MODES(hopper_f16_64, __half, 64)
+#endif

@@ -1,0 +1,92 @@
+/* What the Hopper attention kernel is given: one plain struct, passed by value
+ * as its __grid_constant__ parameter, and the numbers the host needs to launch
+ * it. Plain C, so that host code without nvcc can fill it.
+ *
+ * Launch: grid (ceil(len_q / 128), heads_q, batch), one dimension faster than
+ * the next, so that neighbours in time share one head's K and V in L2; 384
+ * threads; HOPPER_SHARED_BYTES(head_dim) of dynamic shared memory (raise
+ * CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first); no cluster.
+ *
+ * Tensor maps (cuTensorMapEncodeTiled), for q, k and v alike: 4 dimensions
+ * (element, row, head, batch), 16-bit type of the tensor (bf16 or f16),
+ * CU_TENSOR_MAP_SWIZZLE_128B, interleave none, out-of-bounds fill zero, element
+ * strides 1, L2 promotion 256 B. Box: 64 elements x 64 rows for q, 64 x 128 for
+ * k and v. Dimension sizes are the tensor's own (dim or dim_v, len, heads,
+ * batch): rows and elements past them read as zero, which is how ragged lengths
+ * and head dims between 65 and 128 (or below 64) are served.
+ *
+ * What the maps ask of the tensors: base address a multiple of 16 bytes, row, head
+ * and batch strides multiples of 16 bytes (8 elements) and below 2^40 bytes, unit
+ * last stride, lengths below 2^32. (A dimension of size 1 may be given any
+ * such stride, say 16 bytes.) out needs a unit last stride and an even
+ * base element and even strides: it is written in pairs of elements.
+ *
+
+ * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact};
+ * head dim 64 or 128 is the larger of dim and dim_v, rounded up. `vote` is blasst or
+ * energy without recall; `estimated` is recall with estimated masses; `exact` is recall
+ * with exact masses, or blasst or energy with recall. Compile with -prec-div=false.
+ *
+ * Not here, and so for other kernels: causal masks, packed sequences, scale <= 0,
+ * block_q != 64, block_k != 128, visit_q no multiple of 128, head dims over 128,
+ * f32 inputs, replay. Odd dim_v.
+ */
+#ifndef RFA_HOPPER_PARAMS_H
+#define RFA_HOPPER_PARAMS_H
+
+#include <stdint.h>
+
+#include <cuda.h>
+
+enum {
+    HOPPER_ROWS = 128,   /* q rows of a thread block: two decision blocks */
+    HOPPER_BLOCK_Q = 64, /* one consumer warpgroup each */
+    HOPPER_BLOCK_K = 128,
+    HOPPER_THREADS = 384,
+    HOPPER_STAGES = 3 /* K tiles, and V tiles, in flight */
+};
+
+/* Tiles of q, k and v; then barriers and exchanges; 1024 to align the tiles. */
+#define HOPPER_SHARED_BYTES(head_dim)                                                              \
+    ((size_t)(head_dim)*2 * (HOPPER_ROWS + 2 * HOPPER_STAGES * HOPPER_BLOCK_K) + 512 + 1024)
+
+typedef struct hopper_params {
+    CUtensorMap q, k, v; /* 64-byte aligned: keep them first */
+
+    void *out;             /* the inputs' type, or f32 if out_f32 */
+    int64_t out_stride[3]; /* batch, head, row; elements */
+    float *lse;            /* f32 (batch, head, row), or NULL */
+    int64_t lse_stride[2]; /* batch, head */
+    float *recall;         /* likewise */
+    int64_t recall_stride[2];
+    /* (batch, head, q block): sums of the rows' recall and kept blocks; NULL or
+     * compact. Reduce them in a fixed order for the mean and the minimum. */
+    float *block_recall;
+    int32_t *block_kept;
+    uint32_t *decisions;         /* bits by key block, or NULL */
+    int64_t decisions_stride[3]; /* batch, head, q block; words */
+    int32_t decision_words;      /* ceil(blocks_k / 32): all are written */
+
+    /* Visit lists by (batch, head, visit group), entries already checked, in
+     * range and without repeats. NULL: raster order. */
+    const int32_t *list;
+    const int32_t *list_counts; /* compact (batch, head, group) */
+    const float *list_rest;     /* T_n of each entry, laid out like list; NULL: none */
+    int64_t list_stride[3];     /* batch, head, group; entries */
+    int32_t visit_q, groups;
+
+    const float *limits;        /* compact (batch, head): ln lambda, log_lambda or P; NaN means
+                                   dense for this head. NULL: `limit` */
+    const uint8_t *always_keep; /* by key block, bit 0; NULL: none */
+    const uint8_t *dense_rows;  /* by q block, not 0: keep all; NULL: none */
+
+    int64_t len_q, len_k;
+    int32_t heads_q, heads_kv, dim_v;
+    int32_t blocks_q; /* ceil(len_q / 64) */
+    int32_t rule;     /* RFA_SKIP_* of backends/skip_rule.h */
+    int32_t out_f32;
+    float scale; /* > 0 */
+    float limit, share, pace;
+} hopper_params;
+
+#endif

@@ -1,0 +1,99 @@
+/* The attention kernels: one table says which takes a problem and how it starts.
+ * The first that takes it wins, so faster ones stand first. */
+#include "cuda_backend.h"
+
+/* ---- Any card since Ampere: attention.cuh ------------------------------------------------- */
+
+enum { WARP_ROWS = 16, MOST_ROWS = 128 };
+
+static int32_t rows_of(const rfa_problem *p)
+{
+    return (int32_t)cuda_min(p->block_q, p->len_q);
+}
+
+static int32_t warps_of(const rfa_problem *p)
+{
+    return (int32_t)cuda_ceil_div(rows_of(p), WARP_ROWS);
+}
+
+/* As shared_tiles of attention.cuh lays it out. */
+static size_t shared_bytes(const cuda_variant *v, const rfa_problem *p)
+{
+    size_t warps = (size_t)warps_of(p), row = (size_t)(v->width * cuda_size_of(v->dtype)) + 16;
+    size_t rows = warps * WARP_ROWS + (v->small ? 16 : 2 * (size_t)v->keys);
+    return 128 + warps * 16 * 18 * sizeof(float) + rows * row;
+}
+
+static bool takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
+{
+    return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
+           cuda_min(p->block_k, p->len_k) <= v->keys && rows_of(p) <= MOST_ROWS &&
+           shared_bytes(v, p) <= (size_t)state->shared_memory;
+}
+
+static rfa_status launch(const cuda_variant *v, const cuda_state *state, CUfunction kernel,
+                         const rfa_problem *p, const cuda_call *call, rfa_error *err)
+{
+    cuda_call own = *call;
+    void *parameters[] = {&own};
+    unsigned blocks = (unsigned)(p->batch * p->heads_q * p->blocks_q);
+    CUresult result =
+        state->driver->LaunchKernel(kernel, blocks, 1, 1, (unsigned)warps_of(p) * 32, 1, 1,
+                                    (unsigned)shared_bytes(v, p), p->stream, parameters, NULL);
+    return cuda_check(state->driver, result, v->kernel, err);
+}
+
+#define ANY_CARD(dtype_, name, width_, keys_, suffix, small_)                                      \
+    {                                                                                              \
+        .kernel = "rfa_attend_" #name "_" #width_ "_" #suffix,                                     \
+        .image = CUDA_IMAGE_attention_##name, .capability = 80, .dtype = dtype_, .width = width_,  \
+        .keys = keys_, .small = small_, .takes = takes, .launch = launch                           \
+    }
+
+const cuda_variant cuda_variants[] = {
+    ANY_CARD(RFA_F16, f16, 64, 64, 64, false),
+    ANY_CARD(RFA_F16, f16, 64, 128, 128, false),
+    ANY_CARD(RFA_F16, f16, 128, 64, 64, false),
+    ANY_CARD(RFA_F16, f16, 128, 128, 128, false),
+    ANY_CARD(RFA_F16, f16, 256, 128, 128, false),
+    ANY_CARD(RFA_F16, f16, 128, 128, small, true),
+    ANY_CARD(RFA_F16, f16, 256, 128, small, true),
+    ANY_CARD(RFA_BF16, bf16, 64, 64, 64, false),
+    ANY_CARD(RFA_BF16, bf16, 64, 128, 128, false),
+    ANY_CARD(RFA_BF16, bf16, 128, 64, 64, false),
+    ANY_CARD(RFA_BF16, bf16, 128, 128, 128, false),
+    ANY_CARD(RFA_BF16, bf16, 256, 128, 128, false),
+    ANY_CARD(RFA_BF16, bf16, 128, 128, small, true),
+    ANY_CARD(RFA_BF16, bf16, 256, 128, small, true),
+    ANY_CARD(RFA_F32, f32, 64, 128, small, true),
+    ANY_CARD(RFA_F32, f32, 128, 128, small, true),
+    ANY_CARD(RFA_F32, f32, 256, 128, small, true),
+};
+
+const int cuda_variant_count = sizeof(cuda_variants) / sizeof(cuda_variants[0]);
+
+_Static_assert(sizeof(cuda_variants) / sizeof(cuda_variants[0]) <= CUDA_MAX_VARIANTS,
+               "cuda_state has room for every variant");
+
+rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
+                               rfa_error *err)
+{
+    if (p->replay.data)
+        return rfa_fail(err, RFA_UNSUPPORTED,
+                        "replay is given, only the reference backend follows decisions");
+    for (int i = 0; i < cuda_variant_count; i++) {
+        const cuda_variant *v = &cuda_variants[i];
+        if (state->variant[i] && v->takes(v, state, p)) {
+            *variant = i;
+            return RFA_OK;
+        }
+    }
+    if (rows_of(p) > MOST_ROWS || cuda_min(p->block_k, p->len_k) > 128)
+        return rfa_fail(err, RFA_UNSUPPORTED,
+                        "decision blocks are %d x %d, this backend takes at most 128 x 128",
+                        (int)p->block_q, (int)p->block_k);
+    return rfa_fail(err, RFA_UNSUPPORTED,
+                    "decision blocks of %d rows with head dims %d and %d need more than the "
+                    "device's %d bytes of shared memory",
+                    (int)p->block_q, (int)p->dim, (int)p->dim_v, state->shared_memory);
+}
