@@ -143,7 +143,7 @@ typedef struct rfa_merge_problem {
 
 /* Every slot is required. Slots take a `state` that context_create made, and
  * are called by one thread at a time per state. Each may be called after any
- * other failed. */
+ * other failed; what a failed one left in its outputs is not used. */
 typedef struct rfa_backend {
     uint32_t abi;         /* RFA_BACKEND_ABI */
     uint32_t struct_size; /* sizeof(rfa_backend) */
