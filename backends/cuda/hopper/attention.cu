@@ -1,3 +1,4 @@
+/* The kernels by name: input type, head dim, walk. params.h says how to launch them. */
 #include "attention.cuh"
 
 #define HOPPER_KERNEL(name, type, dim, mode)                                                       \
@@ -14,8 +15,6 @@
     HOPPER_KERNEL(name##_exact, type, dim, WALK_EXACT)
 
 HOPPER_MODES(hopper_bf16_128, __nv_bfloat16, 128)
-#ifndef ONLY_ONE
 HOPPER_MODES(hopper_bf16_64, __nv_bfloat16, 64)
 HOPPER_MODES(hopper_f16_128, __half, 128)
 HOPPER_MODES(hopper_f16_64, __half, 64)
-#endif

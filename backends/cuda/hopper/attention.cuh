@@ -35,12 +35,14 @@
  * in flight ahead of all the exponentials. wgmma_begin() stands before each
  * product, or the assembler serialises them (C7520). Descriptors are kept as low
  * words: as 64-bit values they took 16 registers more and doubled the moves
- * between products (dense 595 -> 670 TFLOP/s).
+ * between products.
  *
- * Tried and lost: Q as a register operand (fits dense, no faster; spills where
- * decisions need registers); the warpgroups taking turns to issue, passed
- * on after issuing or after the scores (1 to 4 % slower at head dim 128); V on demand without
- * fetching ahead (never skipping with exact masses 13 % slower).
+ * Tried: Q as a register operand (fits dense; no clear gain, in a run whose order
+ * was not balanced; spills where decisions need registers). The warpgroups taking
+ * turns to issue, passed on after issuing or after the scores: 1 to 3 % slower at
+ * head dim 128, up to 3 % faster for dense at 64. V on demand without fetching
+ * ahead: never skipping with exact masses took 13 % longer, but kept visits
+ * scattered at random took 6 to 8 % less, for want of tiles fetched in vain.
  */
 #ifndef RFA_HOPPER_ATTENTION_CUH
 #define RFA_HOPPER_ATTENTION_CUH
@@ -248,6 +250,17 @@ template <int dim, walk_mode mode> struct producer {
             for (int i = trail - 1; i > 0; i--)
                 recent[i] = recent[i - 1];
             recent[0] = block;
+        }
+        drain();
+    }
+
+    /* The block must not end while a tile that nobody wanted is on its way. */
+    __device__ __forceinline__ void drain()
+    {
+#pragma unroll 1
+        for (int i = 0; i < HOPPER_STAGES && mode != WALK_DENSE; i++) {
+            barrier_wait(shared_address(&s.x->v_full[v.stage]), v.parity ^ 1);
+            v.next();
         }
     }
 };
