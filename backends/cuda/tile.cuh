@@ -205,6 +205,7 @@ __device__ __forceinline__ void add_values_plain(float (&out)[WIDTH / 8][4], con
                                                  const int (&seen)[2], weight_tile &tile)
 {
     constexpr int pitch = WIDTH + PAD<T>;
+    constexpr int GROUP = 4; /* tiles of 8 elements at a time */
     int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
     __syncwarp();
 #pragma unroll
@@ -213,24 +214,34 @@ __device__ __forceinline__ void add_values_plain(float (&out)[WIDTH / 8][4], con
         tile.row[g + e / 2 * 8][8 + 2 * t + e % 2] = w1[e];
     }
     __syncwarp();
-#pragma unroll 1
-    for (int key = 0; key < 16; key++) {
-        float p0 = tile.row[g][key], p1 = tile.row[g + 8][key];
-        const T *row = v + key * pitch + 2 * t;
+    /* Sums of 16 keys apart from the long ones: fewer roundings of large numbers. */
 #pragma unroll
-        for (int d = 0; d < WIDTH / 8; d++) {
-            if (d * 8 < dim) {
+    for (int first = 0; first < WIDTH / 8; first += GROUP) {
+        float part[GROUP][4] = {};
+        if (first * 8 >= dim)
+            break;
+#pragma unroll 2
+        for (int key = 0; key < 16; key++) {
+            float p0 = tile.row[g][key], p1 = tile.row[g + 8][key];
+            const T *row = v + key * pitch + first * 8 + 2 * t;
+#pragma unroll
+            for (int d = 0; d < GROUP; d++) {
                 float v0 = to_float(row[d * 8]), v1 = to_float(row[d * 8 + 1]);
                 if (key < seen[0]) {
-                    out[d][0] = fmaf(p0, v0, out[d][0]);
-                    out[d][1] = fmaf(p0, v1, out[d][1]);
+                    part[d][0] = fmaf(p0, v0, part[d][0]);
+                    part[d][1] = fmaf(p0, v1, part[d][1]);
                 }
                 if (key < seen[1]) {
-                    out[d][2] = fmaf(p1, v0, out[d][2]);
-                    out[d][3] = fmaf(p1, v1, out[d][3]);
+                    part[d][2] = fmaf(p1, v0, part[d][2]);
+                    part[d][3] = fmaf(p1, v1, part[d][3]);
                 }
             }
         }
+#pragma unroll
+        for (int d = 0; d < GROUP; d++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                out[first + d][e] += part[d][e];
     }
 }
 
