@@ -26,6 +26,11 @@
 #endif
 #endif
 
+/* A kernel may bring a faster one that is off by some units in the last place. */
+#ifndef RFA_RECIPROCAL
+#define RFA_RECIPROCAL(x) (1 / (x))
+#endif
+
 enum { RFA_SKIP_DENSE = 0, RFA_SKIP_BLASST = 1, RFA_SKIP_ENERGY = 2, RFA_SKIP_RECALL = 3 };
 
 /* How far a comparison may be off: backends leave it at zero. The oracle
@@ -107,7 +112,7 @@ RFA_RULE_FN rfa_row_share rfa_share_of_row(rfa_skip_rule rule, RFA_REAL l, RFA_R
 {
     RFA_REAL most = rule.limit > (RFA_REAL)0.5 ? rule.limit : (RFA_REAL)0.5;
     RFA_REAL total = l + s + u;
-    RFA_REAL inverse = total == 0 ? (RFA_REAL)0 : 1 / total;
+    RFA_REAL inverse = total == 0 ? (RFA_REAL)0 : RFA_RECIPROCAL(total);
     rfa_row_share share;
     share.lost = u * inverse;
     share.spent = s * inverse;
@@ -123,19 +128,20 @@ RFA_RULE_FN void rfa_spread_budget(int listed, int masses, rfa_skip_rule *rule)
     rule->pace = listed ? (RFA_REAL)0 : (RFA_REAL)1;
 }
 
-/* n: this visit's number among `visits` counted ones of the decision block;
+/* n: this visit's number among `visits` counted ones of the decision block, both as reals
+ * (conversions of 64-bit integers are slow on GPUs);
  * lost, spent: means of rfa_row_share over the rows that exist; veto: any row's;
  * rest: predicted share of the visits after this one, or RFA_NO_PREDICTION. */
-RFA_RULE_FN int rfa_block_within_budget(rfa_skip_rule rule, long n, long visits, RFA_REAL lost,
-                                        RFA_REAL spent, int veto, RFA_REAL rest)
+RFA_RULE_FN int rfa_block_within_budget(rfa_skip_rule rule, RFA_REAL n, RFA_REAL visits,
+                                        RFA_REAL lost, RFA_REAL spent, int veto, RFA_REAL rest)
 {
     RFA_REAL budget = rule.limit;
     RFA_REAL used = spent + lost;
     if (!(budget > 0) || veto || !rfa_at_most(rule.lean, used, budget))
         return 0;
-    return rfa_at_most(rule.lean, lost, rule.share * (budget - spent) / (RFA_REAL)(visits - n)) ||
-           rfa_at_most(rule.lean, used,
-                       rule.pace * budget * (RFA_REAL)(n + 1) / (RFA_REAL)visits) ||
+    return rfa_at_most(rule.lean, lost,
+                       rule.share * (budget - spent) * RFA_RECIPROCAL(visits - n)) ||
+           rfa_at_most(rule.lean, used, rule.pace * budget * (n + 1) * RFA_RECIPROCAL(visits)) ||
            rfa_at_most(rule.lean, used + rest, budget);
 }
 

@@ -5,7 +5,12 @@
     extern "C" __global__ void __launch_bounds__(HOPPER_THREADS, 1)                                \
         name(const __grid_constant__ hopper_params p)                                              \
     {                                                                                              \
-        attend<type, dim, mode>(p);                                                                \
+        attend<type, dim, mode, false>(p);                                                         \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(HOPPER_THREADS, 1) __cluster_dims__(2, 1, 1)      \
+        name##_pair(const __grid_constant__ hopper_params p)                                       \
+    {                                                                                              \
+        attend<type, dim, mode, true>(p);                                                          \
     }
 
 #define HOPPER_MODES(name, type, dim)                                                              \

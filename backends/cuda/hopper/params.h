@@ -5,15 +5,18 @@
  * Launch: grid (ceil(len_q / 128), heads_q, batch), one dimension faster than
  * the next, so that neighbours in time share one head's K and V in L2; 384
  * threads; HOPPER_SHARED_BYTES(head_dim) of dynamic shared memory (raise
- * CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first); no cluster.
+ * CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). The kernels *_pair are
+ * clusters of two thread blocks: an even number in the first dimension (one more
+ * than there are rows for does no harm), and both on one list, so visit_q a
+ * multiple of 256, or no list.
  *
  * Tensor maps (cuTensorMapEncodeTiled), for q, k and v alike: 4 dimensions
  * (element, row, head, batch), 16-bit type of the tensor (bf16 or f16),
  * CU_TENSOR_MAP_SWIZZLE_128B, interleave none, out-of-bounds fill zero, element
- * strides 1, L2 promotion 256 B. Box: 64 elements x 64 rows for q, 64 x 128 for
- * k and v. Dimension sizes are the tensor's own (dim or dim_v, len, heads,
- * batch): rows and elements past them read as zero, which is how ragged lengths
- * and head dims between 65 and 128 (or below 64) are served.
+ * strides 1, L2 promotion 256 B. Box: 64 elements x 64 rows. Dimension sizes are
+ * the tensor's own (dim or dim_v, len, heads, batch): rows and elements past them
+ * read as zero, which is how ragged lengths and head dims between 65 and 128 (or
+ * below 64) are served.
  *
  * What the maps ask of the tensors: base address a multiple of 16 bytes, row, head
  * and batch strides multiples of 16 bytes (8 elements) and below 2^40 bytes, unit
@@ -21,8 +24,7 @@
  * such stride, say 16 bytes.) out needs a unit last stride and an even
  * base element and even strides: it is written in pairs of elements.
  *
-
- * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact};
+ * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact}{,_pair};
  * head dim 64 or 128 is the larger of dim and dim_v, rounded up. `vote` is blasst or
  * energy without recall; `estimated` is recall with estimated masses; `exact` is recall
  * with exact masses, or blasst or energy with recall. Compile with -prec-div=false.
@@ -48,16 +50,17 @@ enum {
 
 /* Tiles of q, k and v; then barriers and exchanges; 1024 to align the tiles. */
 #define HOPPER_SHARED_BYTES(head_dim)                                                              \
-    ((size_t)(head_dim)*2 * (HOPPER_ROWS + 2 * HOPPER_STAGES * HOPPER_BLOCK_K) + 512 + 1024)
+    ((size_t)(head_dim)*2 * (HOPPER_ROWS + 2 * HOPPER_STAGES * HOPPER_BLOCK_K) + 1024 + 1024)
 
 typedef struct hopper_params {
     CUtensorMap q, k, v; /* 64-byte aligned: keep them first */
 
-    void *out;             /* the inputs' type, or f32 if out_f32 */
-    int64_t out_stride[3]; /* batch, head, row; elements */
-    float *lse;            /* f32 (batch, head, row), or NULL */
-    int64_t lse_stride[2]; /* batch, head */
-    float *recall;         /* likewise */
+    void *out;              /* the inputs' type, or f32 if out_f32 */
+    int64_t out_stride[3];  /* batch, head, row; elements */
+    const int32_t *order_q; /* where each row goes in out, lse and recall; NULL: as computed */
+    float *lse;             /* f32 (batch, head, row), or NULL */
+    int64_t lse_stride[2];  /* batch, head */
+    float *recall;          /* likewise */
     int64_t recall_stride[2];
     /* (batch, head, q block): sums of the rows' recall and kept blocks; NULL or
      * compact. Reduce them in a fixed order for the mean and the minimum. */
