@@ -7,10 +7,9 @@
 #include "conformance/check_internal.h"
 #include "conformance/rng.h"
 
-rfa_dtype check_weights(const char *backend, rfa_dtype dtype)
+rfa_dtype check_weights(rfa_weights weights, rfa_dtype dtype)
 {
-    bool plain = strcmp(backend, "cpu") == 0 || strcmp(backend, "reference") == 0;
-    return plain ? RFA_F32 : dtype;
+    return weights == RFA_WEIGHTS_INPUT ? dtype : RFA_F32;
 }
 
 void check_fail(check *c, int part, int64_t place, const char *format, ...)

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/support.h"
 
@@ -66,8 +67,8 @@ Test(calls, null_context)
     cr_expect_eq(rfa_workspace_size(NULL, &small.args, &size), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_merge(NULL, &merge), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_device_alloc(NULL, 1, &data), RFA_INVALID_ARGUMENT);
-    cr_expect_eq(rfa_device_write(NULL, &size, 0, &size, 1), RFA_INVALID_ARGUMENT);
-    cr_expect_eq(rfa_device_read(NULL, &size, 0, &size, 1), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_device_write(NULL, &size, 0, &size, 1, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_device_read(NULL, &size, 0, &size, 1, NULL), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_synchronize(NULL, NULL), RFA_INVALID_ARGUMENT);
     rfa_device_free(NULL, NULL);
     rfa_context_destroy(NULL);
@@ -205,8 +206,8 @@ Test(calls, contexts_that_cannot_be)
     options.backend = "cpu";
     options.device = 1;
     expect_no_context(&options, RFA_NO_DEVICE, "1");
-    options.device = -1;
-    expect_no_context(&options, RFA_NO_DEVICE, "-1");
+    options.device = -2;
+    expect_no_context(&options, RFA_NO_DEVICE, "-2");
     options.device = 0;
     options.threads = -1;
     expect_no_context(&options, RFA_INVALID_ARGUMENT, "threads is -1");
@@ -236,10 +237,10 @@ Test(calls, device_memory)
     memset(out, 0, sizeof(out));
     cr_assert_eq(rfa_device_alloc(ctx, 300, &data), RFA_OK, "%s", rfa_last_error(ctx));
     cr_expect_eq((uintptr_t)data % 256, 0);
-    cr_expect_eq(rfa_device_write(ctx, data, 0, in, 300), RFA_OK);
+    cr_expect_eq(rfa_device_write(ctx, data, 0, in, 300, NULL), RFA_OK);
     in[17] = 9;
-    cr_expect_eq(rfa_device_write(ctx, data, 100, in + 17, 1), RFA_OK);
-    cr_expect_eq(rfa_device_read(ctx, data, 99, out, 3), RFA_OK);
+    cr_expect_eq(rfa_device_write(ctx, data, 100, in + 17, 1, NULL), RFA_OK);
+    cr_expect_eq(rfa_device_read(ctx, data, 99, out, 3, NULL), RFA_OK);
     cr_expect(out[0] == 7 && out[1] == 9 && out[2] == 7);
     cr_expect_eq(rfa_synchronize(ctx, NULL), RFA_OK);
     rfa_device_free(ctx, data);
@@ -250,4 +251,55 @@ Test(calls, device_memory)
     cr_expect_null(data);
     cr_expect_eq(rfa_device_alloc(ctx, SIZE_MAX / 4, &data), RFA_OUT_OF_MEMORY);
     cr_expect_null(data);
+}
+
+/* ---- timers ---- */
+
+Test(calls, a_timer_times)
+{
+    rfa_timer *timer = NULL;
+    double seconds = -1;
+    const struct timespec nap = {0, 20 * 1000 * 1000};
+    cr_assert_eq(rfa_timer_create(ctx, &timer), RFA_OK, "%s", rfa_last_error(ctx));
+    for (int i = 0; i < 2; i++) { /* a timer may be used again */
+        cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK);
+        nanosleep(&nap, NULL);
+        cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_OK);
+        cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_OK);
+        cr_expect(seconds >= 0.02 && seconds < 10, "%g s", seconds);
+    }
+    rfa_timer_destroy(timer);
+    rfa_timer_destroy(NULL);
+}
+
+Test(calls, timers_out_of_turn)
+{
+    rfa_timer *timer = NULL;
+    double seconds = 0;
+    cr_assert_eq(rfa_timer_create(ctx, &timer), RFA_OK);
+    cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect(says(ctx, "not started"), "%s", rfa_last_error(ctx));
+    cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK);
+    cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_INVALID_ARGUMENT);
+    cr_expect(says(ctx, "not stopped"), "%s", rfa_last_error(ctx));
+    cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_OK);
+    cr_expect_eq(rfa_timer_read(timer, NULL), RFA_INVALID_ARGUMENT);
+    rfa_timer_destroy(timer);
+    cr_expect_eq(rfa_timer_create(NULL, &timer), RFA_INVALID_ARGUMENT);
+    cr_expect_null(timer);
+    cr_expect_eq(rfa_timer_create(ctx, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_start(NULL, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_stop(NULL, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_read(NULL, &seconds), RFA_INVALID_ARGUMENT);
+}
+
+Test(calls, context_describes_its_device)
+{
+    rfa_device_info own, listed;
+    cr_assert_eq(rfa_context_info(ctx, &own), RFA_OK, "%s", rfa_last_error(ctx));
+    cr_assert_eq(rfa_device_get("cpu", 0, &listed), RFA_OK);
+    cr_expect_str_eq(own.name, listed.name);
+    cr_expect_eq(own.weights, RFA_WEIGHTS_F32);
+    cr_expect_eq(rfa_context_info(ctx, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_context_info(NULL, &own), RFA_INVALID_ARGUMENT);
 }

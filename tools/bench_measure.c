@@ -124,7 +124,7 @@ static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, 
 {
     rfa_problem problem;
     check_report report;
-    check_options options = {.weights = check_weights(rfa_context_backend(job->ctx), job->dtype),
+    check_options options = {.weights = check_weights(job->device.weights, job->dtype),
                              .sample = job->request->check_blocks,
                              .seed = 1};
     const DLDevice host = {kDLCPU, 0};
@@ -271,7 +271,7 @@ rfa_status bench_run(const bench_request *request, const char *backend, int32_t 
     options.threads = request->threads;
     rfa_status status = device_status(NULL, rfa_context_create(&job.ctx, &options), err);
     if (status == RFA_OK)
-        status = device_status(NULL, rfa_device_get(backend, device, &job.device), err);
+        status = device_status(NULL, rfa_context_info(job.ctx, &job.device), err);
     if (status == RFA_OK)
         status = bench_make_inputs(request, job.ctx, dtype, &job.tensors, err);
     if (status == RFA_OK)

@@ -56,7 +56,8 @@ static int parse(run_options *o, int argc, char **argv)
          .value = &o->device,
          .argument = "N",
          .max = 1024,
-         .help = "device of that backend"},
+         .help = "device of that backend",
+         .default_text = "the first usable"},
         {.name = "threads",
          .kind = CLI_INTEGER,
          .value = &o->threads,
@@ -283,7 +284,7 @@ static rfa_status check(const run_options *o, run_job *job, check_report *report
     if (status != RFA_OK)
         return status;
     progress bar;
-    check_options options = {.weights = check_weights(rfa_context_backend(job->ctx), problem.dtype),
+    check_options options = {.weights = check_weights(job->device.weights, problem.dtype),
                              .progress = show_progress,
                              .user = &bar};
     options.sample = blocks_to_check(o, job);
@@ -321,7 +322,8 @@ static int run(const run_options *o, run_job *job)
 
 int cmd_run(int argc, char **argv)
 {
-    run_options options = {.q = "q", .k = "k", .v = "v", .rule = RFA_RULE_RECALL, .recall = 0.95};
+    run_options options = {
+        .q = "q", .k = "k", .v = "v", .rule = RFA_RULE_RECALL, .recall = 0.95, .device = -1};
     int code = parse(&options, argc, argv);
     if (code < 0)
         code = complete(&options);

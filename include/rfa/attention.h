@@ -203,7 +203,10 @@ typedef struct rfa_attention_args {
     void *stream;
     /* Device memory of at least rfa_workspace_size bytes, aligned to 256, not
      * used by anything else until the call has finished on the device. NULL:
-     * the context keeps one and grows it when it must. */
+     * the context keeps one and grows it when it must; calls that share it run one
+     * after the other, whatever their streams. It cannot grow under graph capture
+     * (RFA_OUT_OF_MEMORY), and a graph that holds it may run while the context
+     * lives. */
     void *workspace;
     size_t workspace_size;
 } rfa_attention_args;
