@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/struct.h"
+
 /* ---- devices ---- */
 
 static rfa_status device_count(const char *name, int32_t *count, rfa_error *err)
@@ -122,13 +124,12 @@ static rfa_status choose(const rfa_context_options *options, choice *chosen, rfa
     return status;
 }
 
+static const rfa_struct_spec options_spec = {"options", "RFA_CONTEXT_OPTIONS_INIT",
+                                             RFA_SIZE_THROUGH(rfa_context_options, opencl_device),
+                                             sizeof(rfa_context_options)};
+
 static rfa_status check_options(const rfa_context_options *options, rfa_error *err)
 {
-    if (options->struct_size < sizeof(rfa_context_options))
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "options.struct_size is %zu, expected %zu: set it with "
-                        "RFA_CONTEXT_OPTIONS_INIT",
-                        options->struct_size, sizeof(rfa_context_options));
     if (options->threads < 0 || options->threads > 65536)
         return rfa_fail(err, RFA_INVALID_ARGUMENT, "options.threads is %d, expected 0 to 65536",
                         (int)options->threads);
@@ -143,8 +144,10 @@ static rfa_status check_options(const rfa_context_options *options, rfa_error *e
 static rfa_status create(rfa_context **ctx, const rfa_context_options *options, rfa_error *err)
 {
     choice chosen = {NULL, 0};
-    rfa_context_options own = *options;
-    rfa_status status = check_options(&own, err);
+    rfa_context_options own;
+    rfa_status status = rfa_struct_take(&options_spec, options, &own, err);
+    if (status == RFA_OK)
+        status = check_options(&own, err);
     if (status == RFA_OK)
         status = choose(&own, &chosen, err);
     if (status != RFA_OK)

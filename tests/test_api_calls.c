@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/struct.h"
 #include "tests/support.h"
 
 static rfa_context *ctx;
@@ -34,6 +35,8 @@ static bool says(const rfa_context *where, const char *words)
 
 REFUSED(structs, size_zero, RFA_INVALID_ARGUMENT, "struct_size is 0", s->args.struct_size = 0)
 REFUSED(structs, size_too_small, RFA_INVALID_ARGUMENT, "struct_size is", s->args.struct_size -= 8)
+REFUSED(structs, size_within_the_first_version, RFA_INVALID_ARGUMENT, "struct_size is",
+        s->args.struct_size -= 1)
 REFUSED(structs, size_absurd, RFA_INVALID_ARGUMENT, "struct_size is",
         s->args.struct_size = SIZE_MAX)
 
@@ -49,9 +52,64 @@ Test(calls, args_of_a_newer_header)
     newer.known.struct_size = sizeof(newer);
     cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_OK, "%s", rfa_last_error(ctx));
     newer.unknown[2] = 1;
-    cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_UNSUPPORTED);
+    cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_INVALID_ARGUMENT);
     cr_expect(says(ctx, "does not know"), "%s", rfa_last_error(ctx));
 }
+
+Test(calls, options_of_a_newer_header)
+{
+    struct {
+        rfa_context_options known;
+        uint64_t unknown;
+    } newer = {.known = RFA_CONTEXT_OPTIONS_INIT};
+    rfa_context *made = NULL;
+    newer.known.backend = "cpu";
+    newer.known.struct_size = sizeof(newer);
+    cr_expect_eq(rfa_context_create(&made, &newer.known), RFA_OK, "%s", rfa_last_error(NULL));
+    rfa_context_destroy(made);
+    newer.unknown = (uint64_t)1 << 63; /* its last byte */
+    cr_expect_eq(rfa_context_create(&made, &newer.known), RFA_INVALID_ARGUMENT);
+    cr_expect(says(NULL, "options sets a field"), "%s", rfa_last_error(NULL));
+}
+
+/* A struct that has grown by `added` since its first version. */
+typedef struct grown {
+    size_t struct_size;
+    int64_t first, added;
+} grown;
+
+Test(structs, of_an_older_header)
+{
+    const rfa_struct_spec spec = {"given", "INIT", RFA_SIZE_THROUGH(grown, first), sizeof(grown)};
+    const grown older = {RFA_SIZE_THROUGH(grown, first), 7, 99}; /* 99 is not its own */
+    grown own = {1, 2, 3};
+    rfa_error err = {""};
+    cr_expect_eq(rfa_struct_take(&spec, &older, &own, &err), RFA_OK, "%s", err.text);
+    cr_expect(own.first == 7 && own.added == 0, "%d %d", (int)own.first, (int)own.added);
+    const grown present = {sizeof(grown), 7, 99};
+    cr_expect_eq(rfa_struct_take(&spec, &present, &own, &err), RFA_OK, "%s", err.text);
+    cr_expect(own.first == 7 && own.added == 99);
+    const grown short_one = {sizeof(size_t), 7, 99};
+    cr_expect_eq(rfa_struct_take(&spec, &short_one, &own, &err), RFA_INVALID_ARGUMENT);
+    cr_expect_not_null(strstr(err.text, "INIT"), "%s", err.text);
+}
+
+/* What lies behind the counts belongs to the caller. */
+Test(calls, counts_of_a_newer_header)
+{
+    const int64_t known = (int64_t)sizeof(rfa_counts);
+    DLTensor *counts = small_keep(&small, TENSOR(type_u8, known + 16));
+    uint8_t *bytes = counts->data;
+    memset(bytes, 0xab, (size_t)known + 16);
+    small.args.counts = counts;
+    cr_expect_eq(rfa_attention(ctx, &small.args), RFA_OK, "%s", rfa_last_error(ctx));
+    cr_expect_gt(((const rfa_counts *)counts->data)->blocks_total, 0);
+    for (int64_t i = known; i < known + 16; i++)
+        cr_expect_eq(bytes[i], 0xab, "byte %d", (int)i);
+}
+
+REFUSED(structs, counts_too_short, RFA_INVALID_ARGUMENT, "counts has length",
+        s->output[5]->shape[0] -= 8)
 
 Test(calls, null_context)
 {

@@ -92,7 +92,8 @@ typedef struct rfa_range {
 /* At most this many ranges of a kind. */
 #define RFA_MAX_RANGES 16
 
-/* Counts that a call leaves in device memory; copy them when convenient. */
+/* Counts that a call leaves in device memory; copy them when convenient. A later
+ * version may add fields at the end. */
 typedef struct rfa_counts {
     uint64_t blocks_total;   /* decision blocks that hold at least one unmasked pair */
     uint64_t blocks_visited; /* of those, visited: all of them unless a list leaves some out */
@@ -191,7 +192,8 @@ typedef struct rfa_attention_args {
     const DLTensor *decisions;   /* uint32 (B, H, QB, ceil(KB / 32)): bit j % 32 of word j / 32 is 1
                                   * when key block j was kept; blocks in computed order */
     const DLTensor *visit_order; /* int32 (B, H, G, KB): key blocks as visited, then -1 */
-    const DLTensor *counts;      /* uint8 (sizeof(rfa_counts)), 8-byte aligned */
+    const DLTensor *counts;      /* uint8 (sizeof(rfa_counts)), 8-byte aligned. May be longer, as
+                                  * a later header's is: the rest is left alone */
 
     /* Decisions to follow instead of the rule; shape of `decisions`. Backend
      * reference only. */
