@@ -93,8 +93,7 @@ rfa_status rfa_extents_check(const rfa_extents *e, rfa_error *err)
         const rfa_extent *x = &e->at[i];
         for (size_t j = 0; x->written && j < e->count; j++) {
             const rfa_extent *y = &e->at[j];
-            /* A pair of outputs comes up once. */
-            if (i == j || (y->written && j < i) || !share_bytes(x, y))
+            if (i == j || !share_bytes(x, y))
                 continue;
             if (x->may_be && y->tensor == x->may_be && same_tensor(x, y))
                 continue;

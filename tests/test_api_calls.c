@@ -342,6 +342,8 @@ Test(calls, timers_out_of_turn)
     cr_expect(says(ctx, "not stopped"), "%s", rfa_last_error(ctx));
     cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_OK);
     cr_expect_eq(rfa_timer_read(timer, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK); /* what was timed before is gone */
+    cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_INVALID_ARGUMENT);
     rfa_timer_destroy(timer);
     cr_expect_eq(rfa_timer_create(NULL, &timer), RFA_INVALID_ARGUMENT);
     cr_expect_null(timer);

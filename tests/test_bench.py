@@ -77,7 +77,7 @@ class Reports(unittest.TestCase):
             self.assertEqual(row["rounds"], 3)
             self.assertTrue(0 < row["ms_min"] <= row["ms_median"] <= row["ms_max"], row)
             # Of one unit and one size: on a CPU a call returns when it is done.
-            self.assertTrue(0.05 < row["host_us"] / (1e3 * row["ms_median"]) < 20, row)
+            self.assertTrue(1 / 8 < row["host_us"] / (1e3 * row["ms_median"]) < 8, row)
             operations = 4 * row["heads"] * row["len"] ** 2 * row["dim"]
             self.assertAlmostEqual(row["tflops"] * row["ms_median"] * 1e9 / operations, 1, 3)
             self.assertLessEqual(row["blocks_kept"], row["blocks_visited"])

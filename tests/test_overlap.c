@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "src/overlap.h"
 #include "tests/support.h"
 
 /* Puts tensor `a` into the memory of `b`, `bytes` behind its start. */
@@ -183,4 +184,87 @@ Test(apart, visit_list_over_q)
     cr_expect_eq(rfa_build_visit_list(ctx, &small.args), RFA_INVALID_ARGUMENT);
     cr_expect_not_null(strstr(rfa_last_error(ctx), "list_counts is an output and shares memory"),
                        "%s", rfa_last_error(ctx));
+}
+
+/* ---- random views in one small memory, against every byte they have ---- */
+
+enum { ROOM = 512 };
+
+typedef struct view {
+    DLTensor tensor;
+    int64_t shape[3], strides[3];
+    bool taken[ROOM], gaps;
+    int first, last; /* bytes */
+} view;
+
+static int draw(uint32_t *state, int most)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (int)(*state >> 16) % (most + 1);
+}
+
+static void draw_view(view *v, char *memory, uint32_t *state)
+{
+    const int64_t size = draw(state, 1) ? 4 : 2;
+    int64_t run = 1;
+    memset(v, 0, sizeof(*v));
+    v->tensor = (DLTensor){.data = memory,
+                           .device = {kDLCPU, 0},
+                           .ndim = 3,
+                           .dtype = size == 4 ? type_f32 : type_f16,
+                           .shape = v->shape,
+                           .strides = v->strides,
+                           .byte_offset = (uint64_t)(size * draw(state, 30))};
+    for (int i = 2; i >= 0; i--) {
+        v->shape[i] = 1 + draw(state, 2);
+        v->strides[i] = i == 2 ? 1 : run + (draw(state, 1) ? draw(state, 3) : 0);
+        run = v->shape[i] * v->strides[i];
+        if (v->shape[i] == 1) /* then a stride means nothing */
+            v->strides[i] = draw(state, 50);
+    }
+    v->first = (int)v->tensor.byte_offset;
+    for (int64_t i = 0; i < v->shape[0] * v->shape[1] * v->shape[2] * size; i++) {
+        int64_t element = i / size,
+                at[3] = {element / v->shape[2] / v->shape[1], element / v->shape[2] % v->shape[1],
+                         element % v->shape[2]};
+        int64_t where = at[0] * v->strides[0] + at[1] * v->strides[1] + at[2] * v->strides[2];
+        v->last = v->first + (int)(where * size + i % size);
+        v->taken[v->last] = true;
+    }
+    for (int i = v->first; i <= v->last; i++)
+        v->gaps |= !v->taken[i];
+}
+
+static bool share(const view *a, const view *b)
+{
+    for (int i = 0; i < ROOM; i++)
+        if (a->taken[i] && b->taken[i])
+            return true;
+    return false;
+}
+
+Test(overlap, random_views)
+{
+    static char memory[ROOM];
+    static view a, b;
+    uint32_t state = 1;
+    int refused = 0, shared = 0;
+    for (int i = 0; i < 200000; i++) {
+        rfa_extents e;
+        rfa_error err;
+        draw_view(&a, memory, &state);
+        draw_view(&b, memory, &state);
+        rfa_extents_start(&e, (DLDevice){kDLCPU, 0});
+        rfa_extents_add_output(&e, &a.tensor, "a", NULL);
+        rfa_extents_add_input(&e, &b.tensor, "b", -1);
+        bool told = rfa_extents_check(&e, &err) != RFA_OK;
+        bool ends =
+            a.first == b.first || a.first == b.last || a.last == b.first || a.last == b.last;
+        refused += told;
+        shared += share(&a, &b);
+        cr_assert(!told || share(&a, &b), "%d: refused, but nothing is shared", i);
+        cr_assert(told || (!ends && (a.gaps || b.gaps || !share(&a, &b))),
+                  "%d: taken, but memory is shared", i);
+    }
+    cr_expect(refused > 50000 && refused > shared * 3 / 4, "%d of %d", refused, shared);
 }
