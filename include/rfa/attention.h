@@ -128,7 +128,8 @@ typedef enum rfa_recall_scope {
  * Tensors are DLPack's, borrowed, on the context's device, and must live until
  * the stream has passed the call. Strides NULL means compact; any positive or
  * zero strides with a unit last stride are taken; byte_offset is honoured.
- * Outputs must not overlap inputs or each other.
+ * Outputs must not overlap inputs or each other: RFA_INVALID_ARGUMENT where that
+ * is certain; views that interleave are not looked into.
  *
  * B batch, Lq/Lk lengths, H heads of q, Hkv heads of k and v (H a multiple of
  * Hkv), D dim of q and k, Dv dim of v and out, each 1 to 256. Shapes below are
@@ -173,8 +174,10 @@ typedef struct rfa_attention_args {
     const DLTensor *list_counts;  /* int32 (B, H, G): how many of them are listed */
     const DLTensor *list_masses;  /* f32, shape of list_indices; optional */
 
-    /* Cube order. Host memory, read during the call. 0 (none), 1 grid for every
-     * batch entry, or B grids for packed sequences. Not with the causal mask. */
+    /* Cube order. Host memory, read during the call: a captured graph keeps the
+     * grids that it was captured with. 0 (none), 1 grid for every batch entry, or
+     * B grids for packed sequences, of which a GPU backend may take fewer
+     * (RFA_UNSUPPORTED). Not with the causal mask. */
     const rfa_grid *grids_q;
     const rfa_grid *grids_k;
     size_t grid_count;
