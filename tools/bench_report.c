@@ -6,11 +6,9 @@
 
 #include "tools/json.h"
 
-static double kept_share(const bench_row *row)
+static double share(const bench_row *row, uint64_t blocks)
 {
-    return row->counts.blocks_total
-               ? (double)row->counts.blocks_kept / (double)row->counts.blocks_total
-               : 0;
+    return row->counts.blocks_total ? (double)blocks / (double)row->counts.blocks_total : 0;
 }
 
 static void shape_text(const bench_row *row, char *text, size_t size)
@@ -28,12 +26,12 @@ static const char *cell(char *text, size_t size, const char *format, double valu
     return text;
 }
 
-enum { CELLS = 11, CELL_SIZE = 72 };
+enum { CELLS = 12, CELL_SIZE = 72 };
 
 static const char *const titles[CELLS] = {"backend", "dtype",   "shape B x H x L x D",
                                           "variant", "ms",      "spread",
-                                          "host us", "TFLOP/s", "kept",
-                                          "recall",  "x dense"};
+                                          "host us", "TFLOP/s", "visited",
+                                          "kept",    "recall",  "x dense"};
 
 static void fill_cells(const bench_row *row, char cells[CELLS][CELL_SIZE])
 {
@@ -47,9 +45,10 @@ static void fill_cells(const bench_row *row, char cells[CELLS][CELL_SIZE])
     cell(cells[5], CELL_SIZE, "%.1f %%", spread, timed);
     cell(cells[6], CELL_SIZE, "%.1f", 1e6 * row->host, row->host > 0);
     cell(cells[7], CELL_SIZE, "%.3f", row->tflops, timed);
-    cell(cells[8], CELL_SIZE, "%.3f", kept_share(row), row->has_counts);
-    cell(cells[9], CELL_SIZE, "%.4f", (double)row->counts.recall_mean, row->has_counts);
-    cell(cells[10], CELL_SIZE, "%.2f", row->over_dense, row->over_dense > 0);
+    cell(cells[8], CELL_SIZE, "%.3f", share(row, row->counts.blocks_visited), row->has_counts);
+    cell(cells[9], CELL_SIZE, "%.3f", share(row, row->counts.blocks_kept), row->has_counts);
+    cell(cells[10], CELL_SIZE, "%.4f", (double)row->counts.recall_mean, row->has_counts);
+    cell(cells[11], CELL_SIZE, "%.2f", row->over_dense, row->over_dense > 0);
 }
 
 static void peer_cell(const bench_row *row, char *text)
@@ -86,7 +85,7 @@ static void print_notes(FILE *out, const bench_result *result, const char *lead)
 
 bool bench_report_table(FILE *out, const bench_result *result)
 {
-    static const int widths[CELLS] = {-9, -5, -20, -22, 11, 8, 11, 9, 7, 7, 8};
+    static const int widths[CELLS] = {-9, -5, -20, -22, 11, 8, 11, 9, 7, 7, 7, 8};
     char cells[CELLS][CELL_SIZE], peer[CELL_SIZE];
     bool peers = any_peer(result);
     for (int i = 0; i < CELLS; i++)
