@@ -7,9 +7,11 @@
 #include "conformance/check_internal.h"
 #include "conformance/rng.h"
 
-rfa_dtype check_weights(rfa_weights weights, rfa_dtype dtype)
+rfa_dtype check_weights(uint32_t declared, rfa_dtype dtype)
 {
-    return weights == RFA_WEIGHTS_INPUT ? dtype : RFA_F32;
+    static const uint32_t bits[] = {
+        [RFA_F32] = 0, [RFA_F16] = RFA_WEIGHTS_F16, [RFA_BF16] = RFA_WEIGHTS_BF16};
+    return declared & bits[dtype] ? dtype : RFA_F32;
 }
 
 void check_fail(check *c, int part, int64_t place, const char *format, ...)

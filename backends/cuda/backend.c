@@ -54,7 +54,7 @@ static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *er
                         (int)index, (int)driver->devices);
     memset(info, 0, sizeof(*info));
     info->device = (DLDevice){kDLCUDA, index};
-    info->weights = RFA_WEIGHTS_INPUT;
+    info->weights = RFA_WEIGHTS_F16 | RFA_WEIGHTS_BF16;
     status = cuda_check(driver, driver->DeviceGet(&device, index), "cuDeviceGet", err);
     if (status == RFA_OK)
         status = describe_device(driver, device, info, &capability, err);

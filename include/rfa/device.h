@@ -43,11 +43,10 @@ RFA_API rfa_status rfa_backend_get(size_t index, rfa_backend_info *info);
 
 /* ---- Devices ------------------------------------------------------------ */
 
-/* In which precision softmax weights meet v. Conformance judges errors by it. */
-typedef enum rfa_weights {
-    RFA_WEIGHTS_F32 = 0,  /* as computed */
-    RFA_WEIGHTS_INPUT = 1 /* rounded to v's dtype, as tensor cores take them */
-} rfa_weights;
+/* Whether softmax weights are rounded to v's dtype before they meet v, as tensor
+ * cores take them. Conformance judges errors by it. */
+#define RFA_WEIGHTS_F16 1u  /* where v is f16 */
+#define RFA_WEIGHTS_BF16 2u /* where v is bf16 */
 
 typedef struct rfa_device_info {
     char name[128];        /* "NVIDIA H200", the processor's name, ... */
@@ -55,7 +54,7 @@ typedef struct rfa_device_info {
     DLDevice device;       /* what tensors for this device carry */
     uint64_t memory;       /* bytes in all, 0 if not known */
     int32_t compute_units; /* cores, multiprocessors; 0 if not known */
-    rfa_weights weights;   /* of the least precise kernels that may be chosen here */
+    uint32_t weights;      /* RFA_WEIGHTS_*: set if any kernel that may be chosen rounds them */
     rfa_status status;     /* RFA_OK if usable; otherwise `why` says why not */
     char why[256];
 } rfa_device_info;
