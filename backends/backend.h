@@ -18,7 +18,7 @@
 
 #include "cube_order.h"
 
-#define RFA_BACKEND_ABI 1
+#define RFA_BACKEND_ABI 2
 #define RFA_BACKEND_ENTRY "rfa_backend_entry"
 #define RFA_MAX_DIM 256
 #define RFA_SINK_KEYS 16 /* the diagonal order's attention sinks */
@@ -95,7 +95,9 @@ typedef struct rfa_problem {
     int64_t list_capacity;
 
     /* Host memory that lives for the call: 0, 1, or `batch` (packed) of each.
-     * Read through rfa_problem_cubes. */
+     * Read through rfa_problem_cubes. Work that runs later, or again from a
+     * captured graph, must bring its own copy, as kernel parameters do; a backend
+     * that cannot carry that many refuses them in plan. */
     const rfa_grid *grids_q, *grids_k;
     size_t grid_count;
 
@@ -170,13 +172,35 @@ typedef struct rfa_backend {
 
     rfa_status (*merge)(void *state, const rfa_merge_problem *p, rfa_error *err);
 
+    /* The state's own workspace, for callers that bring none; context_destroy frees
+     * it once the work that uses it is over. take: `size` bytes (> 0), aligned to 256,
+     * for work about to be queued on `stream`, which waits there, not on the host, for
+     * the work of earlier takers. To grow it, memory in use by queued work must not be
+     * freed, nor memory that a captured graph was given. Under graph capture it does
+     * not grow: RFA_OUT_OF_MEMORY, and a sentence that says to pass a workspace.
+     * give: that work is queued, or failed to be. The stream may be gone after it, so
+     * what later takers wait for is noted here. */
+    rfa_status (*workspace_take)(void *state, size_t size, void *stream, void **data,
+                                 rfa_error *err);
+    rfa_status (*workspace_give)(void *state, void *stream, rfa_error *err);
+
     rfa_status (*alloc)(void *state, size_t size, void **data, rfa_error *err);
     void (*free)(void *state, void *data);
+    /* Copies in the order of `stream`; the copy is done on return. */
     rfa_status (*write)(void *state, void *data, size_t offset, const void *host, size_t size,
-                        rfa_error *err);
+                        void *stream, rfa_error *err);
     rfa_status (*read)(void *state, const void *data, size_t offset, void *host, size_t size,
-                       rfa_error *err);
+                       void *stream, rfa_error *err);
     rfa_status (*synchronize)(void *state, void *stream, rfa_error *err);
+
+    /* Time on a stream, by the device's own clock: start and stop are queued like
+     * work; read waits for the stop and gives the seconds between. On a CPU, the
+     * monotonic clock. RFA_UNSUPPORTED where a queue keeps no time. */
+    rfa_status (*timer_create)(void *state, void **timer, rfa_error *err);
+    void (*timer_destroy)(void *state, void *timer);
+    rfa_status (*timer_start)(void *state, void *timer, void *stream, rfa_error *err);
+    rfa_status (*timer_stop)(void *state, void *timer, void *stream, rfa_error *err);
+    rfa_status (*timer_read)(void *state, void *timer, double *seconds, rfa_error *err);
 } rfa_backend;
 
 /* What a module exports under RFA_BACKEND_ENTRY. The table is static and lives

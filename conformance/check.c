@@ -7,10 +7,11 @@
 #include "conformance/check_internal.h"
 #include "conformance/rng.h"
 
-rfa_dtype check_weights(const char *backend, rfa_dtype dtype)
+rfa_dtype check_weights(uint32_t declared, rfa_dtype dtype)
 {
-    bool plain = strcmp(backend, "cpu") == 0 || strcmp(backend, "reference") == 0;
-    return plain ? RFA_F32 : dtype;
+    static const uint32_t bits[] = {
+        [RFA_F32] = 0, [RFA_F16] = RFA_WEIGHTS_F16, [RFA_BF16] = RFA_WEIGHTS_BF16};
+    return declared & bits[dtype] ? dtype : RFA_F32;
 }
 
 void check_fail(check *c, int part, int64_t place, const char *format, ...)

@@ -24,7 +24,7 @@
 
 typedef struct check_options {
     /* Precision in which the backend rounds softmax weights before they meet v:
-     * RFA_F32 for the CPU backends, the input type for tensor cores. */
+     * what check_weights says. */
     rfa_dtype weights;
     int64_t sample; /* decision blocks to check, spread over all of them; 0: all */
     uint64_t seed;  /* of the sample */
@@ -62,8 +62,8 @@ typedef struct check_report {
     double recall_block_min_oracle; /* smallest mean of a checked decision block */
 } check_report;
 
-/* The `weights` of a backend's options, by its name and the problem's dtype. */
-rfa_dtype check_weights(const char *backend, rfa_dtype dtype);
+/* The `weights` of options, by what the device declares and the problem's dtype. */
+rfa_dtype check_weights(uint32_t declared, rfa_dtype dtype);
 
 /* All views of `p` are host memory and its outputs hold what the backend wrote:
  * out and decisions always; lse, recall, visit_order and counts are checked where

@@ -282,6 +282,51 @@ static void packed_cubes_one_too_large(conformance_case *c)
     c->grids_q[1] = large;
 }
 
+/* Three query heads share each head of keys; every list is of its own keys. */
+static void grouped_predicted(conformance_case *c)
+{
+    many_predicted(c);
+    c->heads = 6;
+}
+
+/* Keys of each sequence in cubes of their own: other sizes, offsets and cubes. */
+static void packed_cubes_of_their_own(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 64, 94, 154}, cu_k[] = {0, 210, 330, 630};
+    const rfa_grid q[] = {
+        {0, {3, 4, 5}, {0, 0, 0}}, {3, {1, 5, 5}, {1, 2, 2}}, {10, {2, 5, 5}, {2, 0, 3}}};
+    const rfa_grid k[] = {
+        {10, {5, 5, 8}, {0, 0, 0}}, {0, {2, 6, 10}, {1, 3, 5}}, {40, {4, 8, 8}, {3, 2, 0}}};
+    packed_with_empties(c);
+    c->batch = 3;
+    c->len_q = 64;
+    c->len_k = 300;
+    c->total_q = 154;
+    c->total_k = 630;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+    c->grid_count = 3;
+    memcpy(c->grids_q, q, sizeof(q));
+    memcpy(c->grids_k, k, sizeof(k));
+    c->block_q = 16;
+    c->block_k = 32;
+    c->visit_q = 32;
+}
+
+/* One grid for all sequences, which end at different tokens behind it. */
+static void packed_cubes_alike(conformance_case *c)
+{
+    const rfa_grid q = {2, {2, 4, 5}, {0, 0, 0}}, k = {6, {4, 6, 7}, {2, 0, 3}};
+    packed_cubes_of_their_own(c);
+    c->cu_q[2] = 110; /* the second sequence has 46 queries and 180 keys */
+    c->cu_k[2] = 390;
+    c->grid_count = 1;
+    for (int i = 0; i < CASE_MAX_BATCH; i++) {
+        c->grids_q[i] = q;
+        c->grids_k[i] = k;
+    }
+}
+
 static void nan_in_values(conformance_case *c)
 {
     c->data = DATA_NONFINITE;
@@ -368,6 +413,9 @@ static const struct {
     CASE(nan_in_values),
     CASE(everything_kept_by_ranges),
     CASE(everything_at_once),
+    CASE(grouped_predicted),
+    CASE(packed_cubes_of_their_own),
+    CASE(packed_cubes_alike),
 };
 
 size_t conformance_fixed_count(void)

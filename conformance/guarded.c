@@ -163,13 +163,13 @@ void guarded_poison(guarded *g, uint64_t nonce)
 
 rfa_status guarded_upload(guarded *g, rfa_error *err)
 {
-    rfa_status status = rfa_device_write(g->ctx, g->tensor.data, 0, g->image, g->size);
+    rfa_status status = rfa_device_write(g->ctx, g->tensor.data, 0, g->image, g->size, NULL);
     return status == RFA_OK ? status : rfa_fail(err, status, "%s", rfa_last_error(g->ctx));
 }
 
 rfa_status guarded_download(guarded *g, rfa_error *err)
 {
-    rfa_status status = rfa_device_read(g->ctx, g->tensor.data, 0, g->seen, g->size);
+    rfa_status status = rfa_device_read(g->ctx, g->tensor.data, 0, g->seen, g->size, NULL);
     return status == RFA_OK ? status : rfa_fail(err, status, "%s", rfa_last_error(g->ctx));
 }
 

@@ -65,10 +65,6 @@ rfa_status run_replay(run_state *s, rfa_error *err)
 {
     rfa_attention_args args = s->b.args;
     guarded replay;
-    if (strcmp(s->target->backend, "reference") != 0) {
-        args.replay = args.decisions;
-        return bench_refused(&s->b, s->target->ctx, &args, RFA_UNSUPPORTED, "replay", err);
-    }
     const guarded *decisions = &s->b.t[BENCH_DECISIONS];
     rfa_status status = guarded_alloc(&replay, s->b.ctx, &decisions->layout, 0, err);
     if (status == RFA_OK) {
@@ -76,7 +72,9 @@ rfa_status run_replay(run_state *s, rfa_error *err)
         status = guarded_upload(&replay, err);
     }
     args.replay = &replay.tensor;
-    if (status == RFA_OK)
+    if (status == RFA_OK && strcmp(s->target->backend, "reference") != 0)
+        status = bench_refused(&s->b, s->target->ctx, &args, RFA_UNSUPPORTED, "replay", err);
+    else if (status == RFA_OK)
         status = run_attend_again(s, s->target->ctx, &args, BENCH_ALL_OUTPUTS,
                                   "replay of its own decisions", err);
     guarded_free(&replay);

@@ -28,7 +28,7 @@ static rfa_status check_first(run_state *s, rfa_error *err)
 {
     bench_host host;
     rfa_problem p;
-    const check_options options = {.weights = check_weights(s->target->backend, s->c->dtype),
+    const check_options options = {.weights = check_weights(s->target->weights, s->c->dtype),
                                    .nonfinite_inputs = s->c->data == DATA_NONFINITE};
     bench_host_args(&s->b, &s->b.args, &host);
     rfa_status status = rfa_problem_build(&p, &host.args, RFA_FOR_ATTENTION, host_device, err);

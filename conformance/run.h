@@ -11,6 +11,7 @@
 typedef struct run_target {
     const char *backend;
     rfa_context *ctx;
+    uint32_t weights; /* RFA_WEIGHTS_* as its device declares */
     /* Further contexts of the same device that must give the same bits: other
      * numbers of threads. */
     rfa_context *other[RUN_MAX_CONTEXTS];

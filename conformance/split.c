@@ -235,7 +235,7 @@ static rfa_status check_merged(split *x, rfa_error *err)
                                 .ndim = 4,
                                 .dtype = {kDLUInt, 32, 1},
                                 .shape = shape};
-    const check_options options = {.weights = check_weights(s->target->backend, s->c->dtype),
+    const check_options options = {.weights = check_weights(s->target->weights, s->c->dtype),
                                    .values_only = true,
                                    .rounding_scale = 8};
     bench_host host;

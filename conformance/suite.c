@@ -37,6 +37,11 @@ static rfa_status open_target(suite *s, rfa_error *err)
     if (status != RFA_OK)
         return status;
     t->backend = rfa_context_backend(t->ctx);
+    rfa_device_info info;
+    status = rfa_context_info(t->ctx, &info);
+    if (status != RFA_OK)
+        return rfa_fail(err, status, "%s", rfa_last_error(t->ctx));
+    t->weights = info.weights;
     if (rfa_context_device(t->ctx).device_type != kDLCPU)
         return RFA_OK;
     for (int i = 0; i < 3 && status == RFA_OK; i++) {

@@ -13,7 +13,7 @@ typedef struct suite_case {
 
 typedef struct suite_options {
     const char *backend; /* NULL: the library's choice */
-    int32_t device;
+    int32_t device;      /* -1: the first usable one */
     uint64_t seed;
     int64_t cases;    /* random ones, beside the fixed ones */
     bool quick;       /* no large ones */

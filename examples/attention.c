@@ -16,7 +16,7 @@ static int make(rfa_context *ctx, DLTensor *t, int ndim, int64_t *shape, DLDataT
     *t =
         (DLTensor){.device = rfa_context_device(ctx), .ndim = ndim, .shape = shape, .dtype = dtype};
     return rfa_device_alloc(ctx, size, &t->data) == RFA_OK &&
-           (!values || rfa_device_write(ctx, t->data, 0, values, size) == RFA_OK);
+           (!values || rfa_device_write(ctx, t->data, 0, values, size, NULL) == RFA_OK);
 }
 
 int main(void)
@@ -41,8 +41,8 @@ int main(void)
     args.rule = RFA_RULE_RECALL;
     args.knob = 0.95f;
     if (rfa_attention(ctx, &args) != RFA_OK || rfa_synchronize(ctx, NULL) != RFA_OK ||
-        rfa_device_read(ctx, out.data, 0, result, sizeof(result)) != RFA_OK ||
-        rfa_device_read(ctx, counts.data, 0, &told, sizeof(told)) != RFA_OK)
+        rfa_device_read(ctx, out.data, 0, result, sizeof(result), NULL) != RFA_OK ||
+        rfa_device_read(ctx, counts.data, 0, &told, sizeof(told), NULL) != RFA_OK)
         goto failed;
     printf("%s kept %.1f %% of the blocks and %.4f of the softmax mass; out[0] = %g\n",
            rfa_context_backend(ctx), 100.0 * (double)told.blocks_kept / (double)told.blocks_total,

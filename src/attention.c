@@ -32,29 +32,29 @@ static rfa_status check_workspace(const rfa_attention_args *args, size_t needed,
     return RFA_OK;
 }
 
-/* Grows the context's own workspace. Work queued on the stream that used it
- * last must be over before another stream, or the allocator, gets it. */
-static rfa_status own_workspace(rfa_context *ctx, size_t needed, void *stream, rfa_error *err)
+static rfa_status execute(rfa_context *ctx, const rfa_problem *p, rfa_purpose purpose,
+                          void *workspace, rfa_error *err)
 {
-    const rfa_backend *backend = ctx->backend;
-    rfa_status status = RFA_OK;
-    bool grow = needed > ctx->workspace_size;
-    if (ctx->workspace && (grow || stream != ctx->workspace_stream))
-        status = backend->synchronize(ctx->state, ctx->workspace_stream, err);
-    if (status == RFA_OK && grow) {
-        if (ctx->workspace)
-            backend->free(ctx->state, ctx->workspace);
-        ctx->workspace = NULL;
-        ctx->workspace_size = 0;
-        status = backend->alloc(ctx->state, needed, &ctx->workspace, err);
-        if (status == RFA_OK)
-            ctx->workspace_size = needed;
-        else
-            ctx->workspace = NULL;
-    }
-    if (status == RFA_OK)
-        ctx->workspace_stream = stream;
-    return status;
+    if (purpose == RFA_FOR_VISIT_LIST)
+        return ctx->backend->build_list(ctx->state, p, workspace, err);
+    return ctx->backend->run(ctx->state, p, workspace, err);
+}
+
+/* With the context's own workspace. Given back even if the call failed: part of
+ * its work may be queued. */
+static rfa_status execute_on_own(rfa_context *ctx, const rfa_problem *p, rfa_purpose purpose,
+                                 size_t needed, rfa_error *err)
+{
+    void *workspace = NULL;
+    rfa_error later;
+    rfa_status status =
+        ctx->backend->workspace_take(ctx->state, needed, p->stream, &workspace, err);
+    if (status != RFA_OK)
+        return status;
+    status = execute(ctx, p, purpose, workspace, err);
+    bool failed = status != RFA_OK;
+    rfa_status given = ctx->backend->workspace_give(ctx->state, p->stream, failed ? &later : err);
+    return failed ? status : given;
 }
 
 static rfa_status run(rfa_context *ctx, const rfa_attention_args *args, rfa_purpose purpose,
@@ -62,22 +62,15 @@ static rfa_status run(rfa_context *ctx, const rfa_attention_args *args, rfa_purp
 {
     rfa_problem problem;
     size_t needed;
-    void *workspace = NULL;
     rfa_status status = plan(ctx, args, purpose, &problem, &needed, err);
-    if (status == RFA_OK && needed > 0) {
-        if (args->workspace) {
-            status = check_workspace(args, needed, ctx->backend->context_device(ctx->state), err);
-            workspace = args->workspace;
-        } else {
-            status = own_workspace(ctx, needed, args->stream, err);
-            workspace = ctx->workspace;
-        }
-    }
     if (status != RFA_OK)
         return status;
-    if (purpose == RFA_FOR_VISIT_LIST)
-        return ctx->backend->build_list(ctx->state, &problem, workspace, err);
-    return ctx->backend->run(ctx->state, &problem, workspace, err);
+    if (needed == 0)
+        return execute(ctx, &problem, purpose, NULL, err);
+    if (!args->workspace)
+        return execute_on_own(ctx, &problem, purpose, needed, err);
+    status = check_workspace(args, needed, ctx->backend->context_device(ctx->state), err);
+    return status == RFA_OK ? execute(ctx, &problem, purpose, args->workspace, err) : status;
 }
 
 rfa_status rfa_attention(rfa_context *ctx, const rfa_attention_args *args)

@@ -1,9 +1,10 @@
-/* Devices, contexts, and device memory: the parts of a backend that callers
- * reach directly. */
+/* Devices and contexts. */
 #include "src/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "src/struct.h"
 
 /* ---- devices ---- */
 
@@ -49,29 +50,43 @@ rfa_status rfa_device_get(const char *name, int32_t index, rfa_device_info *info
 
 /* ---- contexts ---- */
 
-static bool has_usable_device(const rfa_backend *backend)
+/* A device that cannot be had is passed over; without any, the first one's reason
+ * is the answer. */
+static rfa_status first_usable(const rfa_backend *backend, int32_t *device, rfa_error *err)
 {
-    rfa_error err = {""};
     rfa_device_info info;
     int32_t count = 0;
-    if (backend->device_count(&count, &err) != RFA_OK)
-        return false;
-    for (int32_t i = 0; i < count; i++) {
+    rfa_status status = backend->device_count(&count, err), first = RFA_OK;
+    rfa_error why;
+    for (int32_t i = 0; status == RFA_OK && i < count; i++) {
         memset(&info, 0, sizeof(info));
-        if (backend->device_get(i, &info, &err) == RFA_OK && info.status == RFA_OK)
-            return true;
+        why.text[0] = '\0';
+        rfa_status got = backend->device_get(i, &info, &why);
+        if (got == RFA_OK && info.status == RFA_OK) {
+            *device = i;
+            return RFA_OK;
+        }
+        if (got == RFA_OK)
+            got = rfa_fail(&why, info.status, "%s", info.why);
+        if (first == RFA_OK) {
+            first = got;
+            *err = why;
+        }
     }
-    return false;
+    if (status == RFA_OK && first == RFA_OK)
+        return rfa_fail(err, RFA_NO_DEVICE, "backend %s has no device", backend->name);
+    return status == RFA_OK ? first : status;
 }
 
+/* What a context is made of. */
+typedef struct choice {
+    const rfa_backend *backend;
+    int32_t device;
+} choice;
+
 /* The registry is sorted by preference; the oracle is never chosen unasked. */
-static rfa_status choose_backend(const char *name, const rfa_backend **backend, rfa_error *err)
+static rfa_status choose_any(choice *chosen, rfa_error *err)
 {
-    const char *preferred = getenv("RFA_BACKEND");
-    if (!name && preferred && preferred[0])
-        name = preferred;
-    if (name)
-        return rfa_find_backend(name, backend, err);
     size_t count;
     const rfa_module *modules;
     rfa_status status = rfa_modules(&modules, &count, err);
@@ -79,12 +94,13 @@ static rfa_status choose_backend(const char *name, const rfa_backend **backend, 
         return status;
     const char *starved = NULL;
     for (size_t i = 0; i < count; i++) {
+        rfa_error ignored = {""};
         if (modules[i].status == RFA_OUT_OF_MEMORY)
             starved = modules[i].path;
         if (!modules[i].backend || strcmp(modules[i].name, "reference") == 0)
             continue;
-        if (has_usable_device(modules[i].backend)) {
-            *backend = modules[i].backend;
+        if (first_usable(modules[i].backend, &chosen->device, &ignored) == RFA_OK) {
+            chosen->backend = modules[i].backend;
             return RFA_OK;
         }
     }
@@ -94,17 +110,30 @@ static rfa_status choose_backend(const char *name, const rfa_backend **backend, 
                     "no backend has a usable device (`rfa devices` says why for each)");
 }
 
+static rfa_status choose(const rfa_context_options *options, choice *chosen, rfa_error *err)
+{
+    const char *name = options->backend, *preferred = getenv("RFA_BACKEND");
+    if (!name && preferred && preferred[0])
+        name = preferred;
+    rfa_status status =
+        name ? rfa_find_backend(name, &chosen->backend, err) : choose_any(chosen, err);
+    if (status == RFA_OK && options->device >= 0)
+        chosen->device = options->device;
+    else if (status == RFA_OK && name && !options->opencl_device)
+        status = first_usable(chosen->backend, &chosen->device, err);
+    return status;
+}
+
+static const rfa_struct_spec options_spec = {"options", "RFA_CONTEXT_OPTIONS_INIT",
+                                             RFA_SIZE_THROUGH(rfa_context_options, opencl_device),
+                                             sizeof(rfa_context_options)};
+
 static rfa_status check_options(const rfa_context_options *options, rfa_error *err)
 {
-    if (options->struct_size < sizeof(rfa_context_options))
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "options.struct_size is %zu, expected %zu: set it with "
-                        "RFA_CONTEXT_OPTIONS_INIT",
-                        options->struct_size, sizeof(rfa_context_options));
     if (options->threads < 0 || options->threads > 65536)
         return rfa_fail(err, RFA_INVALID_ARGUMENT, "options.threads is %d, expected 0 to 65536",
                         (int)options->threads);
-    if (options->device < 0)
+    if (options->device < -1)
         return rfa_fail(err, RFA_NO_DEVICE, "options.device is %d", (int)options->device);
     if (!options->opencl_context != !options->opencl_device)
         return rfa_fail(err, RFA_INVALID_ARGUMENT,
@@ -114,20 +143,25 @@ static rfa_status check_options(const rfa_context_options *options, rfa_error *e
 
 static rfa_status create(rfa_context **ctx, const rfa_context_options *options, rfa_error *err)
 {
-    const rfa_backend *backend = NULL;
-    rfa_status status = check_options(options, err);
+    choice chosen = {NULL, 0};
+    rfa_context_options own;
+    rfa_status status = rfa_struct_take(&options_spec, options, &own, err);
     if (status == RFA_OK)
-        status = choose_backend(options->backend, &backend, err);
+        status = check_options(&own, err);
+    if (status == RFA_OK)
+        status = choose(&own, &chosen, err);
     if (status != RFA_OK)
         return status;
-    if (options->opencl_context && strcmp(backend->name, "opencl") != 0)
+    if (own.opencl_context && strcmp(chosen.backend->name, "opencl") != 0)
         return rfa_fail(err, RFA_UNSUPPORTED, "OpenCL handles were given to backend %s",
-                        backend->name);
+                        chosen.backend->name);
     rfa_context *made = calloc(1, sizeof(*made));
     if (!made)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
-    made->backend = backend;
-    status = backend->context_create(options, &made->state, err);
+    made->backend = chosen.backend;
+    made->device = own.opencl_device ? -1 : chosen.device;
+    own.device = chosen.device;
+    status = chosen.backend->context_create(&own, &made->state, err);
     if (status == RFA_OK)
         *ctx = made;
     else
@@ -149,11 +183,6 @@ void rfa_context_destroy(rfa_context *ctx)
 {
     if (!ctx)
         return;
-    if (ctx->workspace) {
-        rfa_error ignored;
-        ctx->backend->synchronize(ctx->state, ctx->workspace_stream, &ignored);
-        ctx->backend->free(ctx->state, ctx->workspace);
-    }
     ctx->backend->context_destroy(ctx->state);
     free(ctx);
 }
@@ -169,56 +198,19 @@ DLDevice rfa_context_device(const rfa_context *ctx)
     return ctx ? ctx->backend->context_device(ctx->state) : none;
 }
 
-/* ---- device memory ---- */
-
-static rfa_status null_argument(rfa_context *ctx, const char *name)
+static rfa_status describe(const rfa_context *ctx, rfa_device_info *info, rfa_error *err)
 {
-    rfa_error err;
-    return rfa_record(ctx, rfa_fail(&err, RFA_INVALID_ARGUMENT, "%s is NULL", name), &err);
+    if (!ctx || !info)
+        return rfa_fail(err, RFA_INVALID_ARGUMENT, "%s is NULL", ctx ? "info" : "ctx");
+    if (ctx->device < 0)
+        return rfa_fail(err, RFA_UNSUPPORTED,
+                        "the context's device was given as OpenCL handles, which have no index");
+    memset(info, 0, sizeof(*info));
+    return ctx->backend->device_get(ctx->device, info, err);
 }
 
-rfa_status rfa_device_alloc(rfa_context *ctx, size_t size, void **data)
+rfa_status rfa_context_info(rfa_context *ctx, rfa_device_info *info)
 {
     rfa_error err = {""};
-    if (!ctx || !data)
-        return null_argument(ctx, ctx ? "data" : "ctx");
-    *data = NULL;
-    if (size == 0)
-        return rfa_record(ctx, rfa_fail(&err, RFA_INVALID_ARGUMENT, "size is 0"), &err);
-    rfa_status status = ctx->backend->alloc(ctx->state, size, data, &err);
-    if (status != RFA_OK)
-        *data = NULL;
-    return rfa_record(ctx, status, &err);
-}
-
-void rfa_device_free(rfa_context *ctx, void *data)
-{
-    if (ctx && data)
-        ctx->backend->free(ctx->state, data);
-}
-
-rfa_status rfa_device_write(rfa_context *ctx, void *data, size_t offset, const void *host,
-                            size_t size)
-{
-    rfa_error err = {""};
-    if (!ctx || !data || !host)
-        return null_argument(ctx, !ctx ? "ctx" : !data ? "data" : "host");
-    return rfa_record(ctx, ctx->backend->write(ctx->state, data, offset, host, size, &err), &err);
-}
-
-rfa_status rfa_device_read(rfa_context *ctx, const void *data, size_t offset, void *host,
-                           size_t size)
-{
-    rfa_error err = {""};
-    if (!ctx || !data || !host)
-        return null_argument(ctx, !ctx ? "ctx" : !data ? "data" : "host");
-    return rfa_record(ctx, ctx->backend->read(ctx->state, data, offset, host, size, &err), &err);
-}
-
-rfa_status rfa_synchronize(rfa_context *ctx, void *stream)
-{
-    rfa_error err = {""};
-    if (!ctx)
-        return null_argument(ctx, "ctx");
-    return rfa_record(ctx, ctx->backend->synchronize(ctx->state, stream, &err), &err);
+    return rfa_record(ctx, describe(ctx, info, &err), &err);
 }

@@ -7,11 +7,8 @@
 struct rfa_context {
     const rfa_backend *backend;
     void *state;
+    int32_t device; /* its index; -1: given as OpenCL handles */
     rfa_error error;
-    /* Kept for callers that bring no workspace; `workspace_stream` used it last. */
-    void *workspace;
-    size_t workspace_size;
-    void *workspace_stream;
 };
 
 /* Keeps the sentence of a failed call for rfa_last_error, on the context (which

@@ -3,16 +3,16 @@
 
 #include <string.h>
 
+#include "src/overlap.h"
+#include "src/struct.h"
 #include "src/tensor.h"
+
+static const rfa_struct_spec args_spec = {"args", "RFA_MERGE_ARGS_INIT",
+                                          RFA_SIZE_THROUGH(rfa_merge_args, stream),
+                                          sizeof(rfa_merge_args)};
 
 static rfa_status check_args(const rfa_merge_args *a, rfa_error *err)
 {
-    if (!a)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT, "args is NULL");
-    if (a->struct_size != sizeof(*a))
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "args.struct_size is %zu, expected %zu: set it with RFA_MERGE_ARGS_INIT",
-                        a->struct_size, sizeof(*a));
     if (a->parts < 1 || a->parts > RFA_MAX_MERGE_PARTS)
         return rfa_fail(err, RFA_INVALID_ARGUMENT, "parts is %zu, expected 1 to %d", a->parts,
                         RFA_MAX_MERGE_PARTS);
@@ -109,11 +109,27 @@ static rfa_status take_part(rfa_merge_problem *p, const rfa_merge_args *a, size_
     return status;
 }
 
-rfa_status rfa_merge_problem_build(rfa_merge_problem *p, const rfa_merge_args *a, DLDevice device,
-                                   rfa_error *err)
+/* Outputs may be the first part's own tensors. */
+static rfa_status check_overlap(const rfa_merge_args *a, DLDevice device, rfa_error *err)
+{
+    rfa_extents e;
+    rfa_extents_start(&e, device);
+    rfa_extents_add_output(&e, a->out, "out", a->part_out[0]);
+    rfa_extents_add_output(&e, a->lse, "lse", a->part_lse[0]);
+    rfa_extents_add_output(&e, a->recall, "recall", a->part_recall ? a->part_recall[0] : NULL);
+    for (size_t i = 0; i < a->parts; i++) {
+        rfa_extents_add_input(&e, a->part_out[i], "part_out", (int)i);
+        rfa_extents_add_input(&e, a->part_lse[i], "part_lse", (int)i);
+        if (a->part_recall)
+            rfa_extents_add_input(&e, a->part_recall[i], "part_recall", (int)i);
+    }
+    return rfa_extents_check(&e, err);
+}
+
+static rfa_status build(rfa_merge_problem *p, const rfa_merge_args *a, DLDevice device,
+                        rfa_error *err)
 {
     int places[4] = {0};
-    memset(p, 0, sizeof(*p));
     rfa_status status = check_args(a, err);
     if (status == RFA_OK)
         status = take_shape(p, a, places, err);
@@ -134,5 +150,14 @@ rfa_status rfa_merge_problem_build(rfa_merge_problem *p, const rfa_merge_args *a
         status = take_row(p, a->lse, "lse", places[0] < 0, true, device, &p->lse, err);
     if (status == RFA_OK && a->recall)
         status = take_row(p, a->recall, "recall", places[0] < 0, true, device, &p->recall, err);
-    return status;
+    return status == RFA_OK ? check_overlap(a, device, err) : status;
+}
+
+rfa_status rfa_merge_problem_build(rfa_merge_problem *p, const rfa_merge_args *args,
+                                   DLDevice device, rfa_error *err)
+{
+    rfa_merge_args own;
+    memset(p, 0, sizeof(*p));
+    rfa_status status = rfa_struct_take(&args_spec, args, &own, err);
+    return status == RFA_OK ? build(p, &own, device, err) : status;
 }

@@ -52,6 +52,15 @@ static rfa_status check_file(const char *path, rfa_error *err)
     return status;
 }
 
+static bool is_whole(const rfa_backend *b)
+{
+    return b->name && b->name[0] && b->device_count && b->device_get && b->context_create &&
+           b->context_destroy && b->context_device && b->plan && b->run && b->plan_list &&
+           b->build_list && b->merge && b->workspace_take && b->workspace_give && b->alloc &&
+           b->free && b->write && b->read && b->synchronize && b->timer_create &&
+           b->timer_destroy && b->timer_start && b->timer_stop && b->timer_read;
+}
+
 static rfa_status check_table(const rfa_backend *backend, rfa_error *err)
 {
     if (!backend)
@@ -63,12 +72,7 @@ static rfa_status check_table(const rfa_backend *backend, rfa_error *err)
         return rfa_fail(err, RFA_UNSUPPORTED,
                         "the module's backend table has %u bytes, this library's has %zu",
                         (unsigned)backend->struct_size, sizeof(rfa_backend));
-    bool whole = backend->name && backend->name[0] && backend->device_count &&
-                 backend->device_get && backend->context_create && backend->context_destroy &&
-                 backend->context_device && backend->plan && backend->run && backend->plan_list &&
-                 backend->build_list && backend->merge && backend->alloc && backend->free &&
-                 backend->write && backend->read && backend->synchronize;
-    if (!whole)
+    if (!is_whole(backend))
         return rfa_fail(err, RFA_UNSUPPORTED, "the module's backend table has empty slots");
     return RFA_OK;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "backends/skip_rule.h"
+#include "src/overlap.h"
+#include "src/struct.h"
 #include "src/tensor.h"
 
 /* Visit distances are exact in 64 bits up to here. */
@@ -24,27 +26,11 @@ static rfa_status check_enum(int value, int last, const char *name, rfa_error *e
     return RFA_OK;
 }
 
-/* ---- arguments as a struct ---- */
+/* ---- the struct and its enums ---- */
 
-/* Copies the caller's struct, which may be of a newer header: then what this
- * library does not know must be zero. */
-static rfa_status take_args(rfa_attention_args *own, const rfa_attention_args *args, rfa_error *err)
-{
-    if (!args)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT, "args is NULL");
-    if (args->struct_size < sizeof(*own) || args->struct_size > 65536)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "args.struct_size is %zu, expected %zu: set it with "
-                        "RFA_ATTENTION_ARGS_INIT",
-                        args->struct_size, sizeof(*own));
-    const char *bytes = (const char *)args;
-    for (size_t i = sizeof(*own); i < args->struct_size; i++)
-        if (bytes[i] != 0)
-            return rfa_fail(err, RFA_UNSUPPORTED,
-                            "args sets a field at byte %zu that this version does not know", i);
-    memcpy(own, args, sizeof(*own));
-    return RFA_OK;
-}
+static const rfa_struct_spec args_spec = {"args", "RFA_ATTENTION_ARGS_INIT",
+                                          RFA_SIZE_THROUGH(rfa_attention_args, workspace_size),
+                                          sizeof(rfa_attention_args)};
 
 static rfa_status check_enums(const rfa_attention_args *a, rfa_error *err)
 {
@@ -458,11 +444,14 @@ static rfa_status take_counts(const DLTensor *t, DLDevice device, rfa_view *view
     if (!t)
         return RFA_OK;
     rfa_tensor_spec spec = {.name = "counts", .code = kDLUInt, .bits = 8, .ndim = 1};
-    spec.shape[0] = (int64_t)sizeof(rfa_counts);
+    spec.shape[0] = -1; /* a newer header's may be longer */
     spec.written = true;
     rfa_status status = rfa_tensor_check(t, &spec, device, err);
     if (status != RFA_OK)
         return status;
+    if (t->shape[0] < (int64_t)sizeof(rfa_counts))
+        return rfa_fail(err, RFA_INVALID_ARGUMENT, "counts has length %lld, expected %zu or more",
+                        (long long)t->shape[0], sizeof(rfa_counts));
     uint64_t at = t->byte_offset;
     if (device.device_type != kDLOpenCL)
         at += (uintptr_t)t->data;
@@ -491,6 +480,49 @@ static rfa_status take_outputs(rfa_problem *p, const rfa_attention_args *a, DLDe
     if (status == RFA_OK)
         status = take_counts(a->counts, device, &p->counts, err);
     return status;
+}
+
+/* ---- no output over another tensor ---- */
+
+static rfa_status check_attention_overlap(const rfa_problem *p, const rfa_attention_args *a,
+                                          DLDevice device, rfa_error *err)
+{
+    rfa_extents e;
+    rfa_extents_start(&e, device);
+    rfa_extents_add_output(&e, a->out, "out", NULL);
+    rfa_extents_add_output(&e, a->lse, "lse", NULL);
+    rfa_extents_add_output(&e, a->recall, "recall", NULL);
+    rfa_extents_add_output(&e, a->decisions, "decisions", NULL);
+    rfa_extents_add_output(&e, a->visit_order, "visit_order", NULL);
+    rfa_extents_add_output(&e, a->counts, "counts", NULL);
+    rfa_extents_add_input(&e, a->q, "q", -1);
+    rfa_extents_add_input(&e, a->k, "k", -1);
+    rfa_extents_add_input(&e, a->v, "v", -1);
+    rfa_extents_add_input(&e, a->cu_seqlens_q, "cu_seqlens_q", -1);
+    rfa_extents_add_input(&e, a->cu_seqlens_k, "cu_seqlens_k", -1);
+    rfa_extents_add_input(&e, a->replay, "replay", -1);
+    if (p->knobs.data) /* without, what is given was not looked at */
+        rfa_extents_add_input(&e, a->knobs, "knobs", -1);
+    if (p->order == RFA_ORDER_LIST) {
+        rfa_extents_add_input(&e, a->list_indices, "list_indices", -1);
+        rfa_extents_add_input(&e, a->list_counts, "list_counts", -1);
+        rfa_extents_add_input(&e, a->list_masses, "list_masses", -1);
+    }
+    return rfa_extents_check(&e, err);
+}
+
+static rfa_status check_list_overlap(const rfa_attention_args *a, DLDevice device, rfa_error *err)
+{
+    rfa_extents e;
+    rfa_extents_start(&e, device);
+    rfa_extents_add_output(&e, a->list_indices, "list_indices", NULL);
+    rfa_extents_add_output(&e, a->list_counts, "list_counts", NULL);
+    rfa_extents_add_output(&e, a->list_masses, "list_masses", NULL);
+    rfa_extents_add_input(&e, a->q, "q", -1);
+    rfa_extents_add_input(&e, a->k, "k", -1);
+    rfa_extents_add_input(&e, a->cu_seqlens_q, "cu_seqlens_q", -1);
+    rfa_extents_add_input(&e, a->cu_seqlens_k, "cu_seqlens_k", -1);
+    return rfa_extents_check(&e, err);
 }
 
 /* ---- all of it ---- */
@@ -527,7 +559,10 @@ static rfa_status build(rfa_problem *p, const rfa_attention_args *a, rfa_purpose
                              p->dense_queries, &p->dense_query_count, err);
     if (status == RFA_OK && attention)
         status = take_outputs(p, a, device, err);
-    return status;
+    if (status != RFA_OK)
+        return status;
+    return attention ? check_attention_overlap(p, a, device, err)
+                     : check_list_overlap(a, device, err);
 }
 
 rfa_status rfa_problem_build(rfa_problem *p, const rfa_attention_args *args, rfa_purpose purpose,
@@ -535,6 +570,6 @@ rfa_status rfa_problem_build(rfa_problem *p, const rfa_attention_args *args, rfa
 {
     rfa_attention_args own;
     memset(p, 0, sizeof(*p));
-    rfa_status status = take_args(&own, args, err);
+    rfa_status status = rfa_struct_take(&args_spec, args, &own, err);
     return status == RFA_OK ? build(p, &own, purpose, device, err) : status;
 }

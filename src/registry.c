@@ -80,12 +80,25 @@ static const rfa_module *find(const char *name)
     return NULL;
 }
 
+/* One folder may be named and be beside the library too. */
+static bool is_known(const char *path)
+{
+    for (size_t i = 0; i < registry.count; i++)
+        if (strcmp(registry.modules[i].path, path) == 0)
+            return true;
+    return false;
+}
+
 static void add_file(const char *folder, const char *file)
 {
     rfa_error err = {""};
     char *path = NULL;
     if (asprintf(&path, "%s/%s", folder, file) < 0) {
         registry.starved = true;
+        return;
+    }
+    if (is_known(path)) {
+        free(path);
         return;
     }
     const rfa_backend *backend = NULL;
@@ -109,8 +122,9 @@ static int is_module(const struct dirent *entry)
            strcmp(entry->d_name + length - (sizeof(tail) - 1), tail) == 0;
 }
 
-/* `asked`: somebody named this folder, so its absence is worth a line. */
-static void add_folder(const char *folder, bool asked)
+/* `asked`: somebody named this folder, so its absence is worth a line. Answers
+ * whether it holds modules, usable or not. */
+static bool add_folder(const char *folder, bool asked)
 {
     struct dirent **entries = NULL;
     int count = scandir(folder, &entries, is_module, alphasort);
@@ -123,13 +137,14 @@ static void add_folder(const char *folder, bool asked)
                      strerror(errno));
             add(folder, folder, RFA_IO_ERROR, err.text, NULL);
         }
-        return;
+        return false;
     }
     for (int i = 0; i < count; i++) {
         add_file(folder, entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);
+    return count > 0;
 }
 
 /* The folder that holds librfa; NULL when the loader does not know it. */
@@ -163,21 +178,21 @@ static void add_environment_folder(void)
 static void load_all(void)
 {
     add_environment_folder();
-    size_t named = registry.count;
+    bool found = false;
     char *beside = library_folder(), *inside = NULL;
     if (beside) {
-        add_folder(beside, false);
+        found = add_folder(beside, false);
         if (asprintf(&inside, "%s/rfa", beside) < 0) {
             inside = NULL;
             registry.starved = true;
         } else {
-            add_folder(inside, false);
+            found |= add_folder(inside, false);
         }
     }
     free(inside);
     free(beside);
     /* A build folder or a moved tree has its own: those of another build stay out. */
-    if (registry.count == named)
+    if (!found)
         add_folder(RFA_MODULE_DIR, false);
     if (registry.count > 0)
         qsort(registry.modules, registry.count, sizeof(registry.modules[0]), compare_modules);

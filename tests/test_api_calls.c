@@ -4,7 +4,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "src/struct.h"
 #include "tests/support.h"
 
 static rfa_context *ctx;
@@ -33,6 +35,8 @@ static bool says(const rfa_context *where, const char *words)
 
 REFUSED(structs, size_zero, RFA_INVALID_ARGUMENT, "struct_size is 0", s->args.struct_size = 0)
 REFUSED(structs, size_too_small, RFA_INVALID_ARGUMENT, "struct_size is", s->args.struct_size -= 8)
+REFUSED(structs, size_within_the_first_version, RFA_INVALID_ARGUMENT, "struct_size is",
+        s->args.struct_size -= 1)
 REFUSED(structs, size_absurd, RFA_INVALID_ARGUMENT, "struct_size is",
         s->args.struct_size = SIZE_MAX)
 
@@ -48,9 +52,64 @@ Test(calls, args_of_a_newer_header)
     newer.known.struct_size = sizeof(newer);
     cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_OK, "%s", rfa_last_error(ctx));
     newer.unknown[2] = 1;
-    cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_UNSUPPORTED);
+    cr_expect_eq(rfa_attention(ctx, &newer.known), RFA_INVALID_ARGUMENT);
     cr_expect(says(ctx, "does not know"), "%s", rfa_last_error(ctx));
 }
+
+Test(calls, options_of_a_newer_header)
+{
+    struct {
+        rfa_context_options known;
+        uint64_t unknown;
+    } newer = {.known = RFA_CONTEXT_OPTIONS_INIT};
+    rfa_context *made = NULL;
+    newer.known.backend = "cpu";
+    newer.known.struct_size = sizeof(newer);
+    cr_expect_eq(rfa_context_create(&made, &newer.known), RFA_OK, "%s", rfa_last_error(NULL));
+    rfa_context_destroy(made);
+    newer.unknown = (uint64_t)1 << 63; /* its last byte */
+    cr_expect_eq(rfa_context_create(&made, &newer.known), RFA_INVALID_ARGUMENT);
+    cr_expect(says(NULL, "options sets a field"), "%s", rfa_last_error(NULL));
+}
+
+/* A struct that has grown by `added` since its first version. */
+typedef struct grown {
+    size_t struct_size;
+    int64_t first, added;
+} grown;
+
+Test(structs, of_an_older_header)
+{
+    const rfa_struct_spec spec = {"given", "INIT", RFA_SIZE_THROUGH(grown, first), sizeof(grown)};
+    const grown older = {RFA_SIZE_THROUGH(grown, first), 7, 99}; /* 99 is not its own */
+    grown own = {1, 2, 3};
+    rfa_error err = {""};
+    cr_expect_eq(rfa_struct_take(&spec, &older, &own, &err), RFA_OK, "%s", err.text);
+    cr_expect(own.first == 7 && own.added == 0, "%d %d", (int)own.first, (int)own.added);
+    const grown present = {sizeof(grown), 7, 99};
+    cr_expect_eq(rfa_struct_take(&spec, &present, &own, &err), RFA_OK, "%s", err.text);
+    cr_expect(own.first == 7 && own.added == 99);
+    const grown short_one = {sizeof(size_t), 7, 99};
+    cr_expect_eq(rfa_struct_take(&spec, &short_one, &own, &err), RFA_INVALID_ARGUMENT);
+    cr_expect_not_null(strstr(err.text, "INIT"), "%s", err.text);
+}
+
+/* What lies behind the counts belongs to the caller. */
+Test(calls, counts_of_a_newer_header)
+{
+    const int64_t known = (int64_t)sizeof(rfa_counts);
+    DLTensor *counts = small_keep(&small, TENSOR(type_u8, known + 16));
+    uint8_t *bytes = counts->data;
+    memset(bytes, 0xab, (size_t)known + 16);
+    small.args.counts = counts;
+    cr_expect_eq(rfa_attention(ctx, &small.args), RFA_OK, "%s", rfa_last_error(ctx));
+    cr_expect_gt(((const rfa_counts *)counts->data)->blocks_total, 0);
+    for (int64_t i = known; i < known + 16; i++)
+        cr_expect_eq(bytes[i], 0xab, "byte %d", (int)i);
+}
+
+REFUSED(structs, counts_too_short, RFA_INVALID_ARGUMENT, "counts has length",
+        s->output[5]->shape[0] -= 8)
 
 Test(calls, null_context)
 {
@@ -66,8 +125,8 @@ Test(calls, null_context)
     cr_expect_eq(rfa_workspace_size(NULL, &small.args, &size), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_merge(NULL, &merge), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_device_alloc(NULL, 1, &data), RFA_INVALID_ARGUMENT);
-    cr_expect_eq(rfa_device_write(NULL, &size, 0, &size, 1), RFA_INVALID_ARGUMENT);
-    cr_expect_eq(rfa_device_read(NULL, &size, 0, &size, 1), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_device_write(NULL, &size, 0, &size, 1, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_device_read(NULL, &size, 0, &size, 1, NULL), RFA_INVALID_ARGUMENT);
     cr_expect_eq(rfa_synchronize(NULL, NULL), RFA_INVALID_ARGUMENT);
     rfa_device_free(NULL, NULL);
     rfa_context_destroy(NULL);
@@ -205,8 +264,8 @@ Test(calls, contexts_that_cannot_be)
     options.backend = "cpu";
     options.device = 1;
     expect_no_context(&options, RFA_NO_DEVICE, "1");
-    options.device = -1;
-    expect_no_context(&options, RFA_NO_DEVICE, "-1");
+    options.device = -2;
+    expect_no_context(&options, RFA_NO_DEVICE, "-2");
     options.device = 0;
     options.threads = -1;
     expect_no_context(&options, RFA_INVALID_ARGUMENT, "threads is -1");
@@ -236,10 +295,10 @@ Test(calls, device_memory)
     memset(out, 0, sizeof(out));
     cr_assert_eq(rfa_device_alloc(ctx, 300, &data), RFA_OK, "%s", rfa_last_error(ctx));
     cr_expect_eq((uintptr_t)data % 256, 0);
-    cr_expect_eq(rfa_device_write(ctx, data, 0, in, 300), RFA_OK);
+    cr_expect_eq(rfa_device_write(ctx, data, 0, in, 300, NULL), RFA_OK);
     in[17] = 9;
-    cr_expect_eq(rfa_device_write(ctx, data, 100, in + 17, 1), RFA_OK);
-    cr_expect_eq(rfa_device_read(ctx, data, 99, out, 3), RFA_OK);
+    cr_expect_eq(rfa_device_write(ctx, data, 100, in + 17, 1, NULL), RFA_OK);
+    cr_expect_eq(rfa_device_read(ctx, data, 99, out, 3, NULL), RFA_OK);
     cr_expect(out[0] == 7 && out[1] == 9 && out[2] == 7);
     cr_expect_eq(rfa_synchronize(ctx, NULL), RFA_OK);
     rfa_device_free(ctx, data);
@@ -250,4 +309,57 @@ Test(calls, device_memory)
     cr_expect_null(data);
     cr_expect_eq(rfa_device_alloc(ctx, SIZE_MAX / 4, &data), RFA_OUT_OF_MEMORY);
     cr_expect_null(data);
+}
+
+/* ---- timers ---- */
+
+Test(calls, a_timer_times)
+{
+    rfa_timer *timer = NULL;
+    double seconds = -1;
+    const struct timespec nap = {0, 20 * 1000 * 1000};
+    cr_assert_eq(rfa_timer_create(ctx, &timer), RFA_OK, "%s", rfa_last_error(ctx));
+    for (int i = 0; i < 2; i++) { /* a timer may be used again */
+        cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK);
+        nanosleep(&nap, NULL);
+        cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_OK);
+        cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_OK);
+        cr_expect(seconds >= 0.02 && seconds < 10, "%g s", seconds);
+    }
+    rfa_timer_destroy(timer);
+    rfa_timer_destroy(NULL);
+}
+
+Test(calls, timers_out_of_turn)
+{
+    rfa_timer *timer = NULL;
+    double seconds = 0;
+    cr_assert_eq(rfa_timer_create(ctx, &timer), RFA_OK);
+    cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect(says(ctx, "not started"), "%s", rfa_last_error(ctx));
+    cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK);
+    cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_INVALID_ARGUMENT);
+    cr_expect(says(ctx, "not stopped"), "%s", rfa_last_error(ctx));
+    cr_expect_eq(rfa_timer_stop(timer, NULL), RFA_OK);
+    cr_expect_eq(rfa_timer_read(timer, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_start(timer, NULL), RFA_OK); /* what was timed before is gone */
+    cr_expect_eq(rfa_timer_read(timer, &seconds), RFA_INVALID_ARGUMENT);
+    rfa_timer_destroy(timer);
+    cr_expect_eq(rfa_timer_create(NULL, &timer), RFA_INVALID_ARGUMENT);
+    cr_expect_null(timer);
+    cr_expect_eq(rfa_timer_create(ctx, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_start(NULL, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_stop(NULL, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_timer_read(NULL, &seconds), RFA_INVALID_ARGUMENT);
+}
+
+Test(calls, context_describes_its_device)
+{
+    rfa_device_info own, listed;
+    cr_assert_eq(rfa_context_info(ctx, &own), RFA_OK, "%s", rfa_last_error(ctx));
+    cr_assert_eq(rfa_device_get("cpu", 0, &listed), RFA_OK);
+    cr_expect_str_eq(own.name, listed.name);
+    cr_expect_eq(own.weights, listed.weights);
+    cr_expect_eq(rfa_context_info(ctx, NULL), RFA_INVALID_ARGUMENT);
+    cr_expect_eq(rfa_context_info(NULL, &own), RFA_INVALID_ARGUMENT);
 }

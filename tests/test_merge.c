@@ -225,3 +225,47 @@ Test(merge, refuses_what_makes_no_sense)
     cr_expect_eq(rfa_merge(p.ctx, &p.args), RFA_OK, "%s", rfa_last_error(p.ctx));
     destroy(&p);
 }
+
+/* ---- in place ---- */
+
+static void expect_overlap(partials *p, const char *words)
+{
+    cr_expect_eq(rfa_merge(p->ctx, &p->args), RFA_INVALID_ARGUMENT, "%s", words);
+    cr_expect_not_null(strstr(rfa_last_error(p->ctx), words), "\"%s\" does not say \"%s\"",
+                       rfa_last_error(p->ctx), words);
+}
+
+Test(merge, in_place_of_the_first_part_alone)
+{
+    partials p;
+    create(&p, "cpu", 4, 2);
+    const rfa_merge_args good = p.args;
+    p.args.out = p.out[0];
+    p.args.lse = p.lse[0];
+    p.args.recall = p.recall[0];
+    cr_expect_eq(rfa_merge(p.ctx, &p.args), RFA_OK, "%s", rfa_last_error(p.ctx));
+    p.args = good;
+    p.args.out = p.out[1];
+    expect_overlap(&p, "out is an output and shares memory with part_out[1]");
+    p.args = good;
+    p.args.lse = p.lse[2];
+    expect_overlap(&p, "lse is an output and shares memory with part_lse[2]");
+    p.args = good;
+    p.args.recall = p.lse[0];
+    expect_overlap(&p, "recall is an output and shares memory with part_lse[0]");
+    p.args = good;
+    p.args.recall = p.merged_lse;
+    expect_overlap(&p, "lse is an output and shares memory with recall");
+    /* The first part's memory, but other elements of it. */
+    p.args = good;
+    DLTensor moved = *p.out[0], narrow = *p.out[0];
+    moved.byte_offset = 4;
+    p.args.out = &moved;
+    expect_overlap(&p, "out is an output and shares memory with part_out[0]");
+    p.args.out = &narrow;
+    for (int i = 0; i < 2; i++) {
+        narrow.dtype = i ? type_f16 : type_bf16;
+        expect_overlap(&p, "out is an output and shares memory with part_out[0]");
+    }
+    destroy(&p);
+}

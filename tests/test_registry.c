@@ -109,6 +109,23 @@ Test(registry, the_first_module_of_a_name_wins)
     expect_refused("/rfa_backend_cpu.so", RFA_UNSUPPORTED, "rfa_backend_twin.so");
 }
 
+/* The folder that is named is also the library's own. */
+Test(registry, one_folder_by_two_ways)
+{
+    setenv("RFA_BACKEND_PATH", TEST_BUILD_ROOT, 1);
+    rfa_backend_info one, other;
+    size_t count = rfa_backend_count();
+    cr_expect_geq(count, 2);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < i; j++) {
+            cr_assert_eq(rfa_backend_get(i, &one), RFA_OK);
+            cr_assert_eq(rfa_backend_get(j, &other), RFA_OK);
+            cr_expect_str_neq(one.path, other.path);
+        }
+    rfa_backend_info cpu = find("/rfa_backend_cpu.so");
+    cr_expect_eq(cpu.status, RFA_OK, "%s", cpu.why);
+}
+
 /* Files that are no modules at all, made in a folder of their own. */
 
 static void write_file(const char *folder, const char *name, const void *bytes, size_t size)

@@ -44,12 +44,14 @@ typedef struct bench_row {
     bool failed;       /* wrong, not merely unsupported */
     rfa_counts counts;
     bool has_counts;
-    double times[BENCH_MAX_ROUNDS]; /* seconds a call, by round */
-    int rounds;
-    double median, fastest, slowest; /* seconds */
-    double tflops;                   /* dense operations over the median */
-    double over_dense;               /* dense median / own median; 0: no dense */
-    double over_peer;                /* best peer median / own median; 0: no peer */
+    int rounds, calls;                   /* so many calls in each round */
+    double times[BENCH_MAX_ROUNDS];      /* seconds a call, by round; by the device's clock */
+    double host_times[BENCH_MAX_ROUNDS]; /* seconds until a call returned; 0 for peers */
+    double median, fastest, slowest;     /* seconds */
+    double host;                         /* median of host_times */
+    double tflops;                       /* dense operations over the median */
+    double over_dense;                   /* dense median / own median; 0: no dense */
+    double over_peer;                    /* best peer median / own median; 0: no peer */
 } bench_row;
 
 typedef struct bench_result {
@@ -65,6 +67,15 @@ rfa_status bench_parse_variants(const char *text, bench_request *request, rfa_er
 rfa_status bench_run(const bench_request *request, const char *backend, int32_t device,
                      rfa_dtype dtype, bench_result *result, rfa_error *err);
 void bench_result_free(bench_result *result);
+
+/* ---- the clock ---- */
+
+/* How many calls of this length make a round that is long enough to time. */
+int bench_calls_for(double seconds);
+/* Seconds a call on args->stream, by the device's clock, and until a call returns
+ * to the host. */
+rfa_status bench_time_calls(rfa_context *ctx, rfa_timer *timer, const rfa_attention_args *args,
+                            int calls, double *seconds, double *host_seconds, rfa_error *err);
 
 /* ---- inputs ---- */
 

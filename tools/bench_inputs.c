@@ -92,10 +92,10 @@ static rfa_status fill(const bench_request *request, const workload_spec *spec, 
             size_t offset = (size_t)(b * tokens + at) * row;
             status = workload_fill(&entry, which, at, count, staging, err);
             if (status == RFA_OK)
-                status = device_status(
-                    ctx,
-                    rfa_device_write(ctx, t->tensor.data, offset, staging, (size_t)count * row),
-                    err);
+                status = device_status(ctx,
+                                       rfa_device_write(ctx, t->tensor.data, offset, staging,
+                                                        (size_t)count * row, NULL),
+                                       err);
             progress_update(bar, *done += (uint64_t)count);
         }
     }

@@ -18,6 +18,7 @@ typedef struct bench_job {
     attention_tensors tensors;
     rfa_grid grid;
     bench_peer *peer;
+    rfa_timer *timer;
     size_t first; /* this job's first row of the result */
     progress bar;
 } bench_job;
@@ -63,17 +64,22 @@ static int compare_times(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Sorts in place. */
+static double median_of(double *times, size_t count)
+{
+    qsort(times, count, sizeof(times[0]), compare_times);
+    return count % 2 ? times[count / 2] : (times[count / 2 - 1] + times[count / 2]) / 2;
+}
+
 static void summarise(bench_row *row)
 {
-    double sorted[BENCH_MAX_ROUNDS];
-    if (row->rounds == 0)
-        return;
     size_t count = (size_t)row->rounds;
-    memcpy(sorted, row->times, count * sizeof(sorted[0]));
-    qsort(sorted, count, sizeof(sorted[0]), compare_times);
-    row->median = count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
-    row->fastest = sorted[0];
-    row->slowest = sorted[count - 1];
+    if (count == 0)
+        return;
+    row->median = median_of(row->times, count);
+    row->fastest = row->times[0];
+    row->slowest = row->times[count - 1];
+    row->host = median_of(row->host_times, count);
     double operations = 4.0 * (double)(row->batch * row->heads) * (double)row->len *
                         (double)row->len * (double)row->dim;
     row->tflops = operations / row->median / 1e12;
@@ -124,7 +130,7 @@ static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, 
 {
     rfa_problem problem;
     check_report report;
-    check_options options = {.weights = check_weights(rfa_context_backend(job->ctx), job->dtype),
+    check_options options = {.weights = check_weights(job->device.weights, job->dtype),
                              .sample = job->request->check_blocks,
                              .seed = 1};
     const DLDevice host = {kDLCPU, 0};
@@ -163,55 +169,54 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
     return status;
 }
 
-/* Outputs as a model would ask for: out alone. Calls shorter than 20 ms are timed
- * several in a row, so that what a clock costs does not show. */
+/* Outputs as a model would ask for: out alone. */
 static rfa_status time_variant(bench_job *job, const bench_variant *variant, bench_row *row,
-                               rfa_error *err)
+                               double *seconds, rfa_error *err)
 {
     rfa_attention_args args = variant_args(job, variant);
     args.q = device_tensor_there(&job->tensors.q);
     args.k = device_tensor_there(&job->tensors.k);
     args.v = device_tensor_there(&job->tensors.v);
     args.out = device_tensor_there(&job->tensors.out);
-    int calls = 1;
-    double seconds = 0;
-    for (;;) {
-        double start = progress_now();
-        rfa_status status = RFA_OK;
-        for (int i = 0; i < calls && status == RFA_OK; i++)
-            status = rfa_attention(job->ctx, &args);
-        if (status == RFA_OK)
-            status = rfa_synchronize(job->ctx, NULL);
-        if (status != RFA_OK)
-            return device_status(job->ctx, status, err);
-        seconds = progress_now() - start;
-        if (seconds >= 0.02 || calls >= 1024)
-            break;
-        calls *= 4;
-    }
-    row->times[row->rounds++] = seconds / calls;
-    return RFA_OK;
+    return bench_time_calls(job->ctx, job->timer, &args, row->calls, seconds,
+                            &row->host_times[row->rounds], err);
 }
 
 /* ---- one device ---- */
 
+/* Row `index` is a variant or, behind these, a peer. */
+static rfa_status time_row(bench_job *job, int index, bench_row *row, double *seconds,
+                           rfa_error *err)
+{
+    int variants = job->request->variant_count;
+    if (index < variants)
+        return time_variant(job, &job->request->variants[index], row, seconds, err);
+    return bench_peer_time(job->peer, index - variants, row->calls, seconds, err);
+}
+
+/* The warm-up: one call to wake everything, one that says how many make a round. */
+static rfa_status warm_up(bench_job *job, int index, bench_row *row, rfa_error *err)
+{
+    double seconds = 0;
+    rfa_status status = RFA_OK;
+    row->calls = 1;
+    for (int i = 0; i < 2 && status == RFA_OK; i++)
+        status = time_row(job, index, row, &seconds, err);
+    row->calls = bench_calls_for(seconds);
+    return status;
+}
+
 static rfa_status time_round(bench_job *job, bench_row *rows, int round, rfa_error *err)
 {
-    const bench_request *r = job->request;
+    int count = job->request->variant_count + bench_peer_count(job->peer);
     rfa_status status = RFA_OK;
-    for (int i = 0; i < r->variant_count && status == RFA_OK; i++) {
-        if (rows[i].failure[0])
+    for (int i = 0; i < count && status == RFA_OK; i++) {
+        bench_row *row = &rows[i];
+        if (row->failure[0])
             continue;
-        status = time_variant(job, &r->variants[i], &rows[i], err);
-        if (round < 0)
-            rows[i].rounds = 0; /* the warm-up */
-    }
-    int peers = bench_peer_count(job->peer);
-    for (int i = 0; i < peers && status == RFA_OK; i++) {
-        bench_row *row = &rows[r->variant_count + i];
-        status = bench_peer_time(job->peer, i, 1, &row->times[row->rounds], err);
-        if (round >= 0)
-            row->rounds++;
+        status = round < 0 ? warm_up(job, i, row, err)
+                           : time_row(job, i, row, &row->times[row->rounds], err);
+        row->rounds += round >= 0 && status == RFA_OK;
     }
     return status;
 }
@@ -221,6 +226,8 @@ static rfa_status time_all(bench_job *job, bench_result *result, rfa_error *err)
     const DLDataType dtype = job->tensors.q.tensor.dtype;
     rfa_status status =
         device_tensor_make(job->ctx, &job->tensors.out, dtype, 4, job->tensors.q.shape, err);
+    if (status == RFA_OK)
+        status = device_status(job->ctx, rfa_timer_create(job->ctx, &job->timer), err);
     progress_start(&job->bar, "timing", (uint64_t)job->request->rounds + 1);
     for (int round = -1; round < job->request->rounds && status == RFA_OK; round++) {
         status = time_round(job, result->rows + job->first, round, err);
@@ -271,7 +278,7 @@ rfa_status bench_run(const bench_request *request, const char *backend, int32_t 
     options.threads = request->threads;
     rfa_status status = device_status(NULL, rfa_context_create(&job.ctx, &options), err);
     if (status == RFA_OK)
-        status = device_status(NULL, rfa_device_get(backend, device, &job.device), err);
+        status = device_status(NULL, rfa_context_info(job.ctx, &job.device), err);
     if (status == RFA_OK)
         status = bench_make_inputs(request, job.ctx, dtype, &job.tensors, err);
     if (status == RFA_OK)
@@ -281,6 +288,7 @@ rfa_status bench_run(const bench_request *request, const char *backend, int32_t 
     if (status == RFA_OK)
         status = time_all(&job, result, err);
     bench_peer_stop(job.peer);
+    rfa_timer_destroy(job.timer);
     if (job.ctx)
         attention_tensors_free(job.ctx, &job.tensors);
     rfa_context_destroy(job.ctx);

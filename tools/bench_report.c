@@ -6,11 +6,9 @@
 
 #include "tools/json.h"
 
-static double kept_share(const bench_row *row)
+static double share(const bench_row *row, uint64_t blocks)
 {
-    return row->counts.blocks_total
-               ? (double)row->counts.blocks_kept / (double)row->counts.blocks_total
-               : 0;
+    return row->counts.blocks_total ? (double)blocks / (double)row->counts.blocks_total : 0;
 }
 
 static void shape_text(const bench_row *row, char *text, size_t size)
@@ -28,11 +26,12 @@ static const char *cell(char *text, size_t size, const char *format, double valu
     return text;
 }
 
-enum { CELLS = 10, CELL_SIZE = 72 };
+enum { CELLS = 12, CELL_SIZE = 72 };
 
-static const char *const titles[CELLS] = {
-    "backend", "dtype",  "shape B x H x L x D", "variant", "ms", "spread", "TFLOP/s", "kept",
-    "recall",  "x dense"};
+static const char *const titles[CELLS] = {"backend", "dtype",   "shape B x H x L x D",
+                                          "variant", "ms",      "spread",
+                                          "host us", "TFLOP/s", "visited",
+                                          "kept",    "recall",  "x dense"};
 
 static void fill_cells(const bench_row *row, char cells[CELLS][CELL_SIZE])
 {
@@ -44,10 +43,12 @@ static void fill_cells(const bench_row *row, char cells[CELLS][CELL_SIZE])
     snprintf(cells[3], CELL_SIZE, "%s", row->label);
     cell(cells[4], CELL_SIZE, "%.3f", 1e3 * row->median, timed);
     cell(cells[5], CELL_SIZE, "%.1f %%", spread, timed);
-    cell(cells[6], CELL_SIZE, "%.3f", row->tflops, timed);
-    cell(cells[7], CELL_SIZE, "%.3f", kept_share(row), row->has_counts);
-    cell(cells[8], CELL_SIZE, "%.4f", (double)row->counts.recall_mean, row->has_counts);
-    cell(cells[9], CELL_SIZE, "%.2f", row->over_dense, row->over_dense > 0);
+    cell(cells[6], CELL_SIZE, "%.1f", 1e6 * row->host, row->host > 0);
+    cell(cells[7], CELL_SIZE, "%.3f", row->tflops, timed);
+    cell(cells[8], CELL_SIZE, "%.3f", share(row, row->counts.blocks_visited), row->has_counts);
+    cell(cells[9], CELL_SIZE, "%.3f", share(row, row->counts.blocks_kept), row->has_counts);
+    cell(cells[10], CELL_SIZE, "%.4f", (double)row->counts.recall_mean, row->has_counts);
+    cell(cells[11], CELL_SIZE, "%.2f", row->over_dense, row->over_dense > 0);
 }
 
 static void peer_cell(const bench_row *row, char *text)
@@ -74,15 +75,17 @@ static void print_notes(FILE *out, const bench_result *result, const char *lead)
             fprintf(out, "%s%s %s %s: %s: %s\n", lead, row->backend, row->dtype, row->label,
                     row->failed ? "WRONG, not timed" : "SKIP", row->failure);
     }
-    fprintf(out,
-            "%sms: median of the rounds; spread: (slowest - fastest) / median; TFLOP/s: "
-            "4 B H L^2 D over the time, also where blocks were skipped\n",
-            lead);
+    fprintf(
+        out,
+        "%sms: median of the rounds, by the device's clock; spread: (slowest - fastest) / median; "
+        "host us: until a call returns, which on a CPU is all of it; TFLOP/s: 4 B H L^2 D over "
+        "the time, also where blocks were skipped\n",
+        lead);
 }
 
 bool bench_report_table(FILE *out, const bench_result *result)
 {
-    static const int widths[CELLS] = {-9, -5, -20, -22, 11, 8, 9, 7, 7, 8};
+    static const int widths[CELLS] = {-9, -5, -20, -22, 11, 8, 11, 9, 7, 7, 7, 8};
     char cells[CELLS][CELL_SIZE], peer[CELL_SIZE];
     bool peers = any_peer(result);
     for (int i = 0; i < CELLS; i++)
@@ -135,7 +138,7 @@ static void csv_text(FILE *out, const char *text)
 bool bench_report_csv(FILE *out, const bench_result *result)
 {
     fprintf(out, "backend,device,detail,dtype,variant,failure,batch,heads,len,dim,rounds,ms_median,"
-                 "ms_min,ms_max,tflops,blocks_total,blocks_visited,blocks_kept,recall_mean,"
+                 "ms_min,ms_max,host_us,tflops,blocks_total,blocks_visited,blocks_kept,recall_mean,"
                  "recall_block_min,speedup_dense,speedup_peer\n");
     for (size_t i = 0; i < result->count; i++) {
         const bench_row *r = &result->rows[i];
@@ -143,10 +146,11 @@ bool bench_report_csv(FILE *out, const bench_result *result)
                                      r->dtype,   r->label,  r->failure};
         for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++)
             csv_text(out, texts[t]);
-        fprintf(out, "%lld,%lld,%lld,%lld,%d,%.6f,%.6f,%.6f,%.6f,%llu,%llu,%llu,%g,%g,%.4f,%.4f\n",
+        fprintf(out,
+                "%lld,%lld,%lld,%lld,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%llu,%llu,%llu,%g,%g,%.4f,%.4f\n",
                 (long long)r->batch, (long long)r->heads, (long long)r->len, (long long)r->dim,
-                r->rounds, 1e3 * r->median, 1e3 * r->fastest, 1e3 * r->slowest, r->tflops,
-                (unsigned long long)r->counts.blocks_total,
+                r->rounds, 1e3 * r->median, 1e3 * r->fastest, 1e3 * r->slowest, 1e6 * r->host,
+                r->tflops, (unsigned long long)r->counts.blocks_total,
                 (unsigned long long)r->counts.blocks_visited,
                 (unsigned long long)r->counts.blocks_kept, (double)r->counts.recall_mean,
                 (double)r->counts.recall_block_min, r->over_dense, r->over_peer);
@@ -182,6 +186,7 @@ static bool add_row(cJSON *json, const bench_row *r)
            json_add_number(json, "ms_median", r->median > 0 ? 1e3 * r->median : NAN) &&
            json_add_number(json, "ms_min", r->median > 0 ? 1e3 * r->fastest : NAN) &&
            json_add_number(json, "ms_max", r->median > 0 ? 1e3 * r->slowest : NAN) &&
+           json_add_number(json, "host_us", r->host > 0 ? 1e6 * r->host : NAN) &&
            add_ratio(json, "tflops", r->tflops) &&
            add_ratio(json, "speedup_dense", r->over_dense) &&
            add_ratio(json, "speedup_peer", r->over_peer) && add_counts(json, r);

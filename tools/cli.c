@@ -139,19 +139,20 @@ static bool in_range(const cli_option *option, int64_t value)
     return any || (value >= option->min && value <= option->max);
 }
 
-static bool set_number(const cli_option *option, const char *text, bool store)
+/* Each checks, and stores where `value` is not NULL. */
+static bool set_number(const cli_option *option, const char *text, void *value)
 {
-    double value;
+    double number;
     bool any = option->min_number == 0 && option->max_number == 0;
-    if (!cli_number(text, &value) || (any && !isfinite(value)) ||
-        (!any && !(value >= option->min_number && value <= option->max_number)))
+    if (!cli_number(text, &number) || (any && !isfinite(number)) ||
+        (!any && !(number >= option->min_number && number <= option->max_number)))
         return false;
-    if (store)
-        *(double *)option->value = value;
+    if (value)
+        *(double *)value = number;
     return true;
 }
 
-static bool set_integers(const cli_option *option, const char *text, bool store)
+static bool set_integers(const cli_option *option, const char *text, void *value)
 {
     cli_integers list;
     if (!cli_integer_list(text, &list) || (option->exactly && list.count != option->exactly))
@@ -159,43 +160,43 @@ static bool set_integers(const cli_option *option, const char *text, bool store)
     for (size_t i = 0; i < list.count; i++)
         if (!in_range(option, list.values[i]))
             return false;
-    if (store)
-        *(cli_integers *)option->value = list;
+    if (value)
+        *(cli_integers *)value = list;
     return true;
 }
 
-static bool set_choice(const cli_option *option, const char *text, bool store)
+static bool set_choice(const cli_option *option, const char *text, void *value)
 {
     for (int i = 0; option->choices[i]; i++)
         if (!strcmp(option->choices[i], text)) {
-            if (store)
-                *(int *)option->value = i;
+            if (value)
+                *(int *)value = i;
             return true;
         }
     return false;
 }
 
-static bool set_value(const cli_option *option, const char *text, bool store)
+static bool set_value(const cli_option *option, const char *text, void *value)
 {
     int64_t integer;
     switch (option->kind) {
     case CLI_FLAG:
-        if (store)
-            *(bool *)option->value = true;
+        if (value)
+            *(bool *)value = true;
         return true;
     case CLI_TEXT:
-        if (store)
-            *(const char **)option->value = text;
+        if (value)
+            *(const char **)value = text;
         return true;
     case CLI_INTEGER:
         if (!cli_integer(text, &integer) || !in_range(option, integer))
             return false;
-        if (store)
-            *(int64_t *)option->value = integer;
+        if (value)
+            *(int64_t *)value = integer;
         return true;
-    case CLI_NUMBER: return set_number(option, text, store);
-    case CLI_CHOICE: return set_choice(option, text, store);
-    case CLI_INTEGERS: return set_integers(option, text, store);
+    case CLI_NUMBER: return set_number(option, text, value);
+    case CLI_CHOICE: return set_choice(option, text, value);
+    case CLI_INTEGERS: return set_integers(option, text, value);
     }
     return false;
 }
@@ -251,6 +252,7 @@ static int bad_value(const cli_command *command, const cli_option *option, const
 
 typedef struct parser {
     const cli_command *command;
+    char *own;      /* the subcommand's struct */
     int argc, next; /* next argument */
     char **argv;
     bool store; /* the first pass only checks, so that help shows the defaults */
@@ -285,10 +287,10 @@ static int take_option(parser *p, const cli_option *option, const char *attached
             return cli_usage(p->command->name, "--%s needs a value", option->name);
         value = p->argv[p->next++];
     }
-    if (!set_value(option, value, p->store))
+    if (!set_value(option, value, p->store ? p->own + option->value : NULL))
         return bad_value(p->command, option, value);
     if (p->store && option->given)
-        *option->given = true;
+        *(bool *)(p->own + option->given) = true;
     return -1;
 }
 
@@ -337,7 +339,7 @@ static int parse_pass(parser *p, const char **operands, size_t *operand_count)
         } else if (!strcmp(text, "--")) {
             options_ended = true;
         } else if (!strcmp(text, "-h") || !strcmp(text, "--help")) {
-            cli_print_help(p->command);
+            cli_print_help(p->command, p->own);
             return CLI_OK;
         } else {
             code = text[1] == '-' ? take_long(p, text + 2) : take_short(p, text + 1);
@@ -350,10 +352,10 @@ static int parse_pass(parser *p, const char **operands, size_t *operand_count)
     return code;
 }
 
-int cli_parse(const cli_command *command, int argc, char **argv, const char **operands,
+int cli_parse(const cli_command *command, void *own, int argc, char **argv, const char **operands,
               size_t *operand_count)
 {
-    parser p = {command, argc, 1, argv, false};
+    parser p = {command, own, argc, 1, argv, false};
     int code = parse_pass(&p, operands, operand_count);
     if (code >= 0)
         return code;

@@ -1,19 +1,19 @@
 /* Options, help, numbers and exit codes of the `rfa` command.
  *
- * A subcommand fills a table of options that point at its variables, which hold
- * the defaults; cli_parse overwrites them and prints the help from the table.
+ * A subcommand has a table of options that names members of its struct, which
+ * holds the defaults; cli_parse overwrites them and prints the help from the table.
  *
- *   int64_t seed = 0;
- *   const char *output = NULL;
- *   const cli_option options[] = {
- *       {.name = "seed", .kind = CLI_INTEGER, .value = &seed, .argument = "N",
- *        .max = INT64_MAX, .help = "seed of the generator"},
- *       {.name = "output", .letter = 'o', .kind = CLI_TEXT, .value = &output,
- *        .argument = "FILE", .help = "where to write"},
+ *   typedef struct make_options { bool verbose; int64_t seed; const char *output; } make_options;
+ *   static const cli_option table[] = {
+ *       {.name = "seed", .kind = CLI_INTEGER, .value = offsetof(make_options, seed),
+ *        .argument = "N", .max = INT64_MAX, .help = "seed of the generator"},
+ *       {.name = "output", .letter = 'o', .kind = CLI_TEXT,
+ *        .value = offsetof(make_options, output), .argument = "FILE", .help = "where to write"},
  *   };
- *   const cli_command command = {.name = "rfa make", ..., .options = options,
- *                                .option_count = 2};
- *   int code = cli_parse(&command, argc, argv, NULL);
+ *   static const cli_command command = {.name = "rfa make", ..., .options = table,
+ *                                       .option_count = 2};
+ *   make_options own = {.seed = 1};
+ *   int code = cli_parse(&command, &own, argc, argv, NULL, NULL);
  *   if (code >= 0)
  *       return code;
  */
@@ -38,7 +38,7 @@ typedef struct cli_integers {
     int64_t values[CLI_MAX_INTEGERS];
 } cli_integers;
 
-/* What an option's `value` points at. */
+/* What an option's value is. */
 typedef enum cli_kind {
     CLI_FLAG,    /* bool: set to true; takes no value */
     CLI_TEXT,    /* const char *: points into argv */
@@ -53,15 +53,15 @@ typedef struct cli_option {
     const char *name; /* without the dashes */
     char letter;      /* of the short form, or 0 */
     cli_kind kind;
-    void *value;
+    size_t value;                  /* where it is in the subcommand's struct */
     const char *argument;          /* what the help calls the value: "FILE" */
     const char *help;              /* may hold newlines; wrapped otherwise */
-    const char *default_text;      /* NULL: printed from *value; "": none is shown */
+    const char *default_text;      /* NULL: printed from the value; "": none is shown */
     int64_t min, max;              /* both 0: any */
     double min_number, max_number; /* both 0: any finite number */
     const char *const *choices;    /* ended by NULL */
     size_t exactly;
-    bool *given; /* set to true when the option is given; may be NULL */
+    size_t given; /* where a bool is that is set when the option is given; 0: none */
 } cli_option;
 
 typedef struct cli_command {
@@ -75,13 +75,14 @@ typedef struct cli_command {
     const char *operand;               /* what the first is: "a safetensors file" */
 } cli_command;
 
-/* argv[0] is the subcommand's own word. Returns -1 to go on; otherwise the exit
- * code: 0 after -h or --help, 2 after one line on stderr. Operands are put in
+/* `own`: the subcommand's struct. argv[0] is the subcommand's own word. Returns -1 to go on;
+ * otherwise the exit code: 0 after -h or --help, 2 after one line on stderr. Operands are put in
  * `operands` (room for operands_max; NULL when that is 0), their number in
  * *operand_count (may be NULL). "--" ends the options; a lone "-" is an operand. */
-int cli_parse(const cli_command *command, int argc, char **argv, const char **operands,
+int cli_parse(const cli_command *command, void *own, int argc, char **argv, const char **operands,
               size_t *operand_count);
-void cli_print_help(const cli_command *command);
+/* `own`: the subcommand's struct, for the defaults. */
+void cli_print_help(const cli_command *command, const void *own);
 
 /* One line on stderr, "rfa make: ...", control characters replaced. cli_usage
  * adds how to get help and returns 2; cli_fail returns 10 + status. */

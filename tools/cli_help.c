@@ -47,8 +47,8 @@ static void format_integers(const cli_integers *list, char *text, size_t size)
                                  (long long)list->values[i]);
 }
 
-/* What the option's variable holds before anything is parsed. */
-static void format_default(const cli_option *option, char *text, size_t size)
+/* What the option's value is before anything is parsed. */
+static void format_default(const cli_option *option, const void *value, char *text, size_t size)
 {
     text[0] = 0;
     if (option->default_text) {
@@ -58,16 +58,16 @@ static void format_default(const cli_option *option, char *text, size_t size)
     switch (option->kind) {
     case CLI_FLAG: break;
     case CLI_TEXT:
-        if (*(const char **)option->value)
-            snprintf(text, size, "%s", *(const char **)option->value);
+        if (*(const char *const *)value)
+            snprintf(text, size, "%s", *(const char *const *)value);
         break;
-    case CLI_INTEGER: snprintf(text, size, "%lld", (long long)*(int64_t *)option->value); break;
+    case CLI_INTEGER: snprintf(text, size, "%lld", (long long)*(const int64_t *)value); break;
     case CLI_NUMBER:
-        if (!isnan(*(double *)option->value))
-            snprintf(text, size, "%g", *(double *)option->value);
+        if (!isnan(*(const double *)value))
+            snprintf(text, size, "%g", *(const double *)value);
         break;
-    case CLI_CHOICE: snprintf(text, size, "%s", option->choices[*(int *)option->value]); break;
-    case CLI_INTEGERS: format_integers(option->value, text, size); break;
+    case CLI_CHOICE: snprintf(text, size, "%s", option->choices[*(const int *)value]); break;
+    case CLI_INTEGERS: format_integers(value, text, size); break;
     }
 }
 
@@ -84,12 +84,12 @@ static int print_option_head(const cli_option *option)
     return column;
 }
 
-static void print_option(const cli_option *option)
+static void print_option(const cli_option *option, const void *value)
 {
     char fallback[256], text[2048];
     snprintf(text, sizeof(text), "%s", option->help);
     size_t used = strlen(text);
-    format_default(option, fallback, sizeof(fallback));
+    format_default(option, value, fallback, sizeof(fallback));
     if (option->kind == CLI_CHOICE) {
         used += (size_t)snprintf(text + used, sizeof(text) - used, ": ");
         for (int i = 0; option->choices[i] && used < sizeof(text); i++)
@@ -114,8 +114,9 @@ static void print_examples(const char *text)
     }
 }
 
-void cli_print_help(const cli_command *command)
+void cli_print_help(const cli_command *command, const void *own)
 {
+    static const bool no = false;
     static const cli_option help = {
         .name = "help", .letter = 'h', .kind = CLI_FLAG, .help = "print this text"};
     printf("Usage: %s\n\n", command->usage);
@@ -125,8 +126,8 @@ void cli_print_help(const cli_command *command)
     }
     printf("Options:\n");
     for (size_t i = 0; i < command->option_count; i++)
-        print_option(&command->options[i]);
-    print_option(&help);
+        print_option(&command->options[i], (const char *)own + command->options[i].value);
+    print_option(&help, &no);
     if (command->examples)
         print_examples(command->examples);
 }

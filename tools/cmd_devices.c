@@ -129,19 +129,29 @@ static int print_json(size_t count)
     return ok ? CLI_OK : cli_fail(NAME, RFA_OUT_OF_MEMORY, "no memory for the list");
 }
 
+typedef struct devices_options {
+    bool json;
+} devices_options;
+
+#define FIELD(member) offsetof(devices_options, member)
+
+static const cli_option table[] = {
+    {.name = "json", .kind = CLI_FLAG, .value = FIELD(json), .help = "print JSON"},
+};
+
+#undef FIELD
+
+static const cli_command command = {.name = NAME,
+                                    .usage = "rfa devices [--json]",
+                                    .about = about,
+                                    .examples = examples,
+                                    .options = table,
+                                    .option_count = sizeof(table) / sizeof(table[0])};
+
 int cmd_devices(int argc, char **argv)
 {
-    bool json = false;
-    const cli_option options[] = {
-        {.name = "json", .kind = CLI_FLAG, .value = &json, .help = "print JSON"},
-    };
-    const cli_command command = {.name = NAME,
-                                 .usage = "rfa devices [--json]",
-                                 .about = about,
-                                 .examples = examples,
-                                 .options = options,
-                                 .option_count = sizeof(options) / sizeof(options[0])};
-    int code = cli_parse(&command, argc, argv, NULL, NULL);
+    devices_options options = {false};
+    int code = cli_parse(&command, &options, argc, argv, NULL, NULL);
     if (code >= 0)
         return code;
 
@@ -151,7 +161,7 @@ int cmd_devices(int argc, char **argv)
     rfa_status status = device_backends(&count, &err);
     if (status)
         return cli_fail(NAME, status, "%s", err.text);
-    if (json)
+    if (options.json)
         return print_json(count);
     for (size_t i = 0; i < count; i++)
         if (!rfa_backend_get(i, &info))

@@ -34,6 +34,9 @@ typedef struct make_options {
 
 /* ---- Options ------------------------------------------------------------------------- */
 
+/* The presets' part of the help, which they themselves write. */
+static char preset_help[512];
+
 static void describe_presets(char *text, size_t size)
 {
     size_t used = (size_t)snprintf(text, size, "shape to start from, one of");
@@ -46,73 +49,78 @@ static void describe_presets(char *text, size_t size)
         snprintf(text + used, size - used, "\n");
 }
 
+#define FIELD(member) offsetof(make_options, member)
+
+static const cli_option table[] = {
+    {.name = "preset",
+     .kind = CLI_TEXT,
+     .value = FIELD(preset),
+     .argument = "NAME",
+     .help = preset_help},
+    {.name = "grid",
+     .kind = CLI_INTEGERS,
+     .value = FIELD(grid),
+     .argument = "T,H,W",
+     .exactly = 3,
+     .min = 1,
+     .max = INT64_MAX,
+     .help = "frames, rows and columns of tokens",
+     .default_text = "the preset's"},
+    {.name = "heads",
+     .kind = CLI_INTEGER,
+     .value = FIELD(heads),
+     .argument = "N",
+     .min = 1,
+     .max = WORKLOAD_MAX_HEADS,
+     .help = "how many heads",
+     .default_text = "the preset's"},
+    {.name = "kinds",
+     .kind = CLI_TEXT,
+     .value = FIELD(kinds),
+     .argument = "A,B,...",
+     .help = "kinds of the heads, repeated in this order: local, object, mixed, diffuse, sink",
+     .default_text = "all five"},
+    {.name = "dim",
+     .kind = CLI_INTEGER,
+     .value = FIELD(dim),
+     .argument = "D",
+     .min = 1,
+     .max = WORKLOAD_MAX_DIM,
+     .help = "dims of a head",
+     .default_text = "the preset's"},
+    {.name = "dtype",
+     .kind = CLI_CHOICE,
+     .value = FIELD(dtype),
+     .argument = "TYPE",
+     .choices = dtype_names,
+     .help = "type of the elements"},
+    {.name = "seed",
+     .kind = CLI_INTEGER,
+     .value = FIELD(seed),
+     .argument = "N",
+     .max = INT64_MAX,
+     .help = "another number, another video"},
+    {.name = "output",
+     .letter = 'o',
+     .kind = CLI_TEXT,
+     .value = FIELD(output),
+     .argument = "FILE",
+     .help = "the file to write (required)"},
+};
+
+#undef FIELD
+
+static const cli_command command = {.name = NAME,
+                                    .usage = "rfa make [options] -o FILE",
+                                    .about = about,
+                                    .examples = examples,
+                                    .options = table,
+                                    .option_count = sizeof(table) / sizeof(table[0])};
+
 static int parse(make_options *o, int argc, char **argv)
 {
-    char presets[512];
-    describe_presets(presets, sizeof(presets));
-    const cli_option options[] = {
-        {.name = "preset",
-         .kind = CLI_TEXT,
-         .value = &o->preset,
-         .argument = "NAME",
-         .help = presets},
-        {.name = "grid",
-         .kind = CLI_INTEGERS,
-         .value = &o->grid,
-         .argument = "T,H,W",
-         .exactly = 3,
-         .min = 1,
-         .max = INT64_MAX,
-         .help = "frames, rows and columns of tokens",
-         .default_text = "the preset's"},
-        {.name = "heads",
-         .kind = CLI_INTEGER,
-         .value = &o->heads,
-         .argument = "N",
-         .min = 1,
-         .max = WORKLOAD_MAX_HEADS,
-         .help = "how many heads",
-         .default_text = "the preset's"},
-        {.name = "kinds",
-         .kind = CLI_TEXT,
-         .value = &o->kinds,
-         .argument = "A,B,...",
-         .help = "kinds of the heads, repeated in this order: local, object, mixed, diffuse, sink",
-         .default_text = "all five"},
-        {.name = "dim",
-         .kind = CLI_INTEGER,
-         .value = &o->dim,
-         .argument = "D",
-         .min = 1,
-         .max = WORKLOAD_MAX_DIM,
-         .help = "dims of a head",
-         .default_text = "the preset's"},
-        {.name = "dtype",
-         .kind = CLI_CHOICE,
-         .value = &o->dtype,
-         .argument = "TYPE",
-         .choices = dtype_names,
-         .help = "type of the elements"},
-        {.name = "seed",
-         .kind = CLI_INTEGER,
-         .value = &o->seed,
-         .argument = "N",
-         .max = INT64_MAX,
-         .help = "another number, another video"},
-        {.name = "output",
-         .letter = 'o',
-         .kind = CLI_TEXT,
-         .value = &o->output,
-         .argument = "FILE",
-         .help = "the file to write (required)"},
-    };
-    const cli_command command = {.name = NAME,
-                                 .usage = "rfa make [options] -o FILE",
-                                 .about = about,
-                                 .examples = examples,
-                                 .options = options,
-                                 .option_count = sizeof(options) / sizeof(options[0])};
-    int code = cli_parse(&command, argc, argv, NULL, NULL);
+    describe_presets(preset_help, sizeof(preset_help));
+    int code = cli_parse(&command, o, argc, argv, NULL, NULL);
     if (code < 0 && !o->output)
         code = cli_usage(NAME, "-o FILE is missing");
     return code;

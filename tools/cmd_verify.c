@@ -187,50 +187,56 @@ static int verify_all(verify *v)
     return CLI_OK;
 }
 
+#define FIELD(member) offsetof(verify, member)
+
+static const cli_option table[] = {
+    {.name = "quick",
+     .kind = CLI_FLAG,
+     .value = FIELD(quick),
+     .help = "some 330 problems (default)"},
+    {.name = "full",
+     .kind = CLI_FLAG,
+     .value = FIELD(full),
+     .help = "some 4000 problems, large ones too, and the reference itself: minutes"},
+    {.name = "backend",
+     .kind = CLI_TEXT,
+     .value = FIELD(backend),
+     .argument = "NAME",
+     .help = "this backend alone"},
+    {.name = "device",
+     .kind = CLI_INTEGER,
+     .value = FIELD(device),
+     .argument = "N",
+     .max = INT32_MAX,
+     .default_text = "",
+     .given = FIELD(device_given),
+     .help = "this device of each backend alone"},
+    {.name = "seed",
+     .kind = CLI_INTEGER,
+     .value = FIELD(seed),
+     .argument = "N",
+     .max = INT64_MAX,
+     .help = "of the random problems"},
+    {.name = "case",
+     .kind = CLI_TEXT,
+     .value = FIELD(only),
+     .argument = "NAME",
+     .help = "one problem, by the name that a failure printed"},
+};
+
+#undef FIELD
+
+static const cli_command command = {.name = NAME,
+                                    .usage = "rfa verify [--quick | --full] [options]",
+                                    .about = about,
+                                    .examples = examples,
+                                    .options = table,
+                                    .option_count = sizeof(table) / sizeof(table[0])};
+
 int cmd_verify(int argc, char **argv)
 {
     verify v = {.seed = 1};
-    const cli_option options[] = {
-        {.name = "quick",
-         .kind = CLI_FLAG,
-         .value = &v.quick,
-         .help = "some 330 problems (default)"},
-        {.name = "full",
-         .kind = CLI_FLAG,
-         .value = &v.full,
-         .help = "some 4000 problems, large ones too, and the reference itself: minutes"},
-        {.name = "backend",
-         .kind = CLI_TEXT,
-         .value = &v.backend,
-         .argument = "NAME",
-         .help = "this backend alone"},
-        {.name = "device",
-         .kind = CLI_INTEGER,
-         .value = &v.device,
-         .argument = "N",
-         .max = INT32_MAX,
-         .default_text = "",
-         .given = &v.device_given,
-         .help = "this device of each backend alone"},
-        {.name = "seed",
-         .kind = CLI_INTEGER,
-         .value = &v.seed,
-         .argument = "N",
-         .max = INT64_MAX,
-         .help = "of the random problems"},
-        {.name = "case",
-         .kind = CLI_TEXT,
-         .value = &v.only,
-         .argument = "NAME",
-         .help = "one problem, by the name that a failure printed"},
-    };
-    const cli_command command = {.name = NAME,
-                                 .usage = "rfa verify [--quick | --full] [options]",
-                                 .about = about,
-                                 .examples = examples,
-                                 .options = options,
-                                 .option_count = sizeof(options) / sizeof(options[0])};
-    int code = cli_parse(&command, argc, argv, NULL, NULL);
+    int code = cli_parse(&command, &v, argc, argv, NULL, NULL);
     if (code >= 0)
         return code;
     if (v.quick && v.full)

@@ -47,7 +47,7 @@ rfa_status device_tensor_fetch(rfa_context *ctx, device_tensor *t, rfa_error *er
         t->host = malloc(t->size);
     if (!t->host)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", t->size);
-    return device_status(ctx, rfa_device_read(ctx, t->tensor.data, 0, t->host, t->size), err);
+    return device_status(ctx, rfa_device_read(ctx, t->tensor.data, 0, t->host, t->size, NULL), err);
 }
 
 void device_tensor_free(rfa_context *ctx, device_tensor *t)

@@ -47,8 +47,8 @@ static rfa_status load_chunk(run_job *job, const st_tensor *from, device_tensor 
                         from->name, (long long)((int64_t)(offset / element) + bad));
     if (!staging)
         return RFA_OK;
-    return device_status(job->ctx, rfa_device_write(job->ctx, to->tensor.data, offset, host, size),
-                         err);
+    return device_status(
+        job->ctx, rfa_device_write(job->ctx, to->tensor.data, offset, host, size, NULL), err);
 }
 
 static rfa_status load_tensor(run_job *job, const st_tensor *from, device_tensor *to, progress *bar,
@@ -214,8 +214,7 @@ rfa_status run_job_open(run_job *job, const run_request *request, rfa_error *err
     if (status != RFA_OK)
         return status;
     job->host_is_device = rfa_context_device(job->ctx).device_type == kDLCPU;
-    status = device_status(
-        NULL, rfa_device_get(rfa_context_backend(job->ctx), request->device, &job->device), err);
+    status = device_status(job->ctx, rfa_context_info(job->ctx, &job->device), err);
     if (status == RFA_OK)
         status = load_inputs(job, err);
     if (status == RFA_OK)

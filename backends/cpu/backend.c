@@ -1,4 +1,4 @@
-/* The vtable of the cpu backend: the device, contexts, memory. */
+/* The vtable of the cpu backend: the device, contexts, calls. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,7 +89,8 @@ static rfa_status context_create(const rfa_context_options *options, void **resu
     if (!state)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
     int32_t threads = options->threads > 0 ? options->threads : default_threads();
-    *state = (cpu_state){kernels, threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
+    *state = (cpu_state){.kernels = kernels,
+                         .threads = threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
 #ifndef _OPENMP
     state->threads = 1;
 #endif
@@ -99,6 +100,7 @@ static rfa_status context_create(const rfa_context_options *options, void **resu
 
 static void context_destroy(void *state)
 {
+    free(((cpu_state *)state)->workspace.data);
     free(state);
 }
 
@@ -150,53 +152,11 @@ static rfa_status merge(void *state, const rfa_merge_problem *p, rfa_error *err)
     return cpu_merge(state, p, err);
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------
- */
-
-static rfa_status alloc_memory(void *state, size_t size, void **data, rfa_error *err)
+static rfa_status workspace_take(void *state, size_t size, void *stream, void **data,
+                                 rfa_error *err)
 {
-    const size_t alignment = 256;
-    (void)state;
-    *data = NULL;
-    if (size <= SIZE_MAX - alignment)
-        *data = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-    if (!*data)
-        return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", size);
-    return RFA_OK;
-}
-
-static void free_memory(void *state, void *data)
-{
-    (void)state;
-    free(data);
-}
-
-static rfa_status write_memory(void *state, void *data, size_t offset, const void *host,
-                               size_t size, rfa_error *err)
-{
-    (void)state;
-    (void)err;
-    if (size > 0)
-        memcpy((char *)data + offset, host, size);
-    return RFA_OK;
-}
-
-static rfa_status read_memory(void *state, const void *data, size_t offset, void *host, size_t size,
-                              rfa_error *err)
-{
-    (void)state;
-    (void)err;
-    if (size > 0)
-        memcpy(host, (const char *)data + offset, size);
-    return RFA_OK;
-}
-
-static rfa_status synchronize(void *state, void *stream, rfa_error *err)
-{
-    (void)state;
     (void)stream;
-    (void)err;
-    return RFA_OK;
+    return rfa_host_workspace_take(&((cpu_state *)state)->workspace, size, data, err);
 }
 
 static const rfa_backend backend = {
@@ -213,11 +173,8 @@ static const rfa_backend backend = {
     .plan_list = plan_list,
     .build_list = build_list,
     .merge = merge,
-    .alloc = alloc_memory,
-    .free = free_memory,
-    .write = write_memory,
-    .read = read_memory,
-    .synchronize = synchronize,
+    .workspace_take = workspace_take,
+    RFA_HOST_MEMORY_SLOTS,
 };
 
 __attribute__((visibility("default"))) const rfa_backend *rfa_backend_entry(void);

@@ -1,6 +1,6 @@
 /* What the files of the cpu backend share.
  *
- *   backend.c    the vtable: devices, contexts, memory
+ *   backend.c    the vtable: devices, contexts, calls
  *   isa.c        which kernels this processor runs
  *   layout.c     workspace: one function sizes it and places what is in it
  *   run.c        a call: sequences in turn, tasks in parallel, counts
@@ -22,6 +22,7 @@
 #endif
 
 #include "backends/backend.h"
+#include "backends/host_memory.h"
 #include "backends/skip_rule.h"
 #include "backends/visit_order.h"
 
@@ -33,6 +34,7 @@
 typedef struct cpu_state {
     const cpu_kernels *kernels;
     int32_t threads;
+    rfa_host_workspace workspace;
 } cpu_state;
 
 /* ---- What a call keeps in its workspace ------------------------------------------ */

@@ -54,6 +54,7 @@ static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *er
                         (int)index, (int)driver->devices);
     memset(info, 0, sizeof(*info));
     info->device = (DLDevice){kDLCUDA, index};
+    info->weights = RFA_WEIGHTS_F16 | RFA_WEIGHTS_BF16;
     status = cuda_check(driver, driver->DeviceGet(&device, index), "cuDeviceGet", err);
     if (status == RFA_OK)
         status = describe_device(driver, device, info, &capability, err);
@@ -140,11 +141,18 @@ static const rfa_backend backend = {
     .plan_list = plan_list,
     .build_list = build_list,
     .merge = merge,
+    .workspace_take = cuda_workspace_take,
+    .workspace_give = cuda_workspace_give,
     .alloc = cuda_alloc,
     .free = cuda_free,
     .write = cuda_write,
     .read = cuda_read,
     .synchronize = cuda_synchronize,
+    .timer_create = cuda_timer_create,
+    .timer_destroy = cuda_timer_destroy,
+    .timer_start = cuda_timer_start,
+    .timer_stop = cuda_timer_stop,
+    .timer_read = cuda_timer_read,
 };
 
 __attribute__((visibility("default"))) const rfa_backend *rfa_backend_entry(void);

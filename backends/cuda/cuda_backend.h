@@ -4,6 +4,8 @@
  *   driver.c        the driver, loaded at run time
  *   state.c         a context: device, kernels
  *   memory.c        device memory
+ *   workspace.c     a context's own workspace
+ *   timer.c         timers
  *   layout.c        workspace: one function sizes it and places what is in it
  *   run.c           a call: which kernels, in which order
  *   variants.c      the attention kernels: which one takes a problem
@@ -71,6 +73,20 @@ enum cuda_kernel {
 
 enum { CUDA_MAX_VARIANTS = 24 };
 
+/* Memory that captured graphs hold. */
+typedef struct cuda_kept_block {
+    void *data;
+    struct cuda_kept_block *next;
+} cuda_kept_block;
+
+typedef struct cuda_workspace {
+    void *data;
+    size_t size;
+    bool captured;         /* a graph holds data */
+    CUevent last;          /* the work that used it last; NULL before the first */
+    cuda_kept_block *kept; /* earlier ones */
+} cuda_workspace;
+
 typedef struct cuda_state {
     const cuda_driver *driver;
     int32_t index;
@@ -82,6 +98,7 @@ typedef struct cuda_state {
     CUmodule module[CUDA_IMAGE_COUNT];
     CUfunction kernel[CUDA_KERNEL_COUNT];
     CUfunction variant[CUDA_MAX_VARIANTS]; /* NULL: not for this device */
+    cuda_workspace workspace;
 } cuda_state;
 
 /* ---- state.c ---------------------------------------------------------------------------- */
@@ -100,10 +117,25 @@ void cuda_leave(const cuda_state *state);
 rfa_status cuda_alloc(void *state, size_t size, void **data, rfa_error *err);
 void cuda_free(void *state, void *data);
 rfa_status cuda_write(void *state, void *data, size_t offset, const void *host, size_t size,
-                      rfa_error *err);
+                      void *stream, rfa_error *err);
 rfa_status cuda_read(void *state, const void *data, size_t offset, void *host, size_t size,
-                     rfa_error *err);
+                     void *stream, rfa_error *err);
 rfa_status cuda_synchronize(void *state, void *stream, rfa_error *err);
+
+/* ---- workspace.c ------------------------------------------------------------------------ */
+
+rfa_status cuda_workspace_take(void *state, size_t size, void *stream, void **data, rfa_error *err);
+rfa_status cuda_workspace_give(void *state, void *stream, rfa_error *err);
+/* The state's context is current. */
+void cuda_workspace_destroy(cuda_state *state);
+
+/* ---- timer.c ---------------------------------------------------------------------------- */
+
+rfa_status cuda_timer_create(void *state, void **timer, rfa_error *err);
+void cuda_timer_destroy(void *state, void *timer);
+rfa_status cuda_timer_start(void *state, void *timer, void *stream, rfa_error *err);
+rfa_status cuda_timer_stop(void *state, void *timer, void *stream, rfa_error *err);
+rfa_status cuda_timer_read(void *state, void *timer, double *seconds, rfa_error *err);
 
 /* ---- layout.c --------------------------------------------------------------------------- */
 

@@ -19,6 +19,11 @@
     X(DevicePrimaryCtxRetain)                                                                      \
     X(DeviceTotalMem)                                                                              \
     X(DriverGetVersion)                                                                            \
+    X(EventCreate)                                                                                 \
+    X(EventDestroy)                                                                                \
+    X(EventElapsedTime)                                                                            \
+    X(EventRecordWithFlags)                                                                        \
+    X(EventSynchronize)                                                                            \
     X(FuncSetAttribute)                                                                            \
     X(GetErrorName)                                                                                \
     X(GetErrorString)                                                                              \
@@ -26,13 +31,14 @@
     X(LaunchKernel)                                                                                \
     X(MemAlloc)                                                                                    \
     X(MemFree)                                                                                     \
-    X(MemcpyDtoH)                                                                                  \
-    X(MemcpyHtoD)                                                                                  \
+    X(MemcpyDtoHAsync)                                                                             \
+    X(MemcpyHtoDAsync)                                                                             \
     X(ModuleGetFunction)                                                                           \
     X(ModuleLoadData)                                                                              \
     X(ModuleUnload)                                                                                \
     X(StreamIsCapturing)                                                                           \
     X(StreamSynchronize)                                                                           \
+    X(StreamWaitEvent)                                                                             \
     X(TensorMapEncodeTiled)
 
 typedef struct cuda_driver {

@@ -47,34 +47,39 @@ void cuda_free(void *data_of_state, void *data)
     cuda_leave(state);
 }
 
+/* Waits for a copy that was queued with this result, and for all before it. */
+static rfa_status finish_copy(const cuda_state *state, CUresult result, void *stream,
+                              const char *what, rfa_error *err)
+{
+    if (result == CUDA_SUCCESS)
+        result = state->driver->StreamSynchronize((CUstream)stream);
+    return cuda_check(state->driver, result, what, err);
+}
+
 rfa_status cuda_write(void *data_of_state, void *data, size_t offset, const void *host, size_t size,
-                      rfa_error *err)
+                      void *stream, rfa_error *err)
 {
     const cuda_state *state = data_of_state;
     rfa_status status = size > 0 ? cuda_enter(state, err) : RFA_OK;
     if (status != RFA_OK || size == 0)
         return status;
     CUdeviceptr to = (CUdeviceptr)(uintptr_t)data + offset;
-    status =
-        cuda_check(state->driver, state->driver->MemcpyHtoD(to, host, size), "cuMemcpyHtoD", err);
-    /* From pageable memory it may answer while the last bytes are on their way. */
-    if (status == RFA_OK)
-        status = cuda_check(state->driver, state->driver->StreamSynchronize(CU_STREAM_LEGACY),
-                            "cuMemcpyHtoD", err);
+    CUresult result = state->driver->MemcpyHtoDAsync(to, host, size, (CUstream)stream);
+    status = finish_copy(state, result, stream, "cuMemcpyHtoDAsync", err);
     cuda_leave(state);
     return status;
 }
 
 rfa_status cuda_read(void *data_of_state, const void *data, size_t offset, void *host, size_t size,
-                     rfa_error *err)
+                     void *stream, rfa_error *err)
 {
     const cuda_state *state = data_of_state;
     rfa_status status = size > 0 ? cuda_enter(state, err) : RFA_OK;
     if (status != RFA_OK || size == 0)
         return status;
     CUdeviceptr from = (CUdeviceptr)(uintptr_t)data + offset;
-    status =
-        cuda_check(state->driver, state->driver->MemcpyDtoH(host, from, size), "cuMemcpyDtoH", err);
+    CUresult result = state->driver->MemcpyDtoHAsync(host, from, size, (CUstream)stream);
+    status = finish_copy(state, result, stream, "cuMemcpyDtoHAsync", err);
     cuda_leave(state);
     return status;
 }

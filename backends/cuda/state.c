@@ -155,6 +155,7 @@ void cuda_state_destroy(cuda_state *state)
 {
     rfa_error ignored;
     if (state->context && cuda_enter(state, &ignored) == RFA_OK) {
+        cuda_workspace_destroy(state);
         for (int i = 0; i < CUDA_IMAGE_COUNT; i++)
             if (state->module[i])
                 state->driver->ModuleUnload(state->module[i]);

@@ -92,7 +92,8 @@ typedef struct rfa_range {
 /* At most this many ranges of a kind. */
 #define RFA_MAX_RANGES 16
 
-/* Counts that a call leaves in device memory; copy them when convenient. */
+/* Counts that a call leaves in device memory; copy them when convenient. A later
+ * version may add fields at the end. */
 typedef struct rfa_counts {
     uint64_t blocks_total;   /* decision blocks that hold at least one unmasked pair */
     uint64_t blocks_visited; /* of those, visited: all of them unless a list leaves some out */
@@ -127,7 +128,8 @@ typedef enum rfa_recall_scope {
  * Tensors are DLPack's, borrowed, on the context's device, and must live until
  * the stream has passed the call. Strides NULL means compact; any positive or
  * zero strides with a unit last stride are taken; byte_offset is honoured.
- * Outputs must not overlap inputs or each other.
+ * Outputs must not overlap inputs or each other: RFA_INVALID_ARGUMENT where that
+ * is certain; views that interleave are not looked into.
  *
  * B batch, Lq/Lk lengths, H heads of q, Hkv heads of k and v (H a multiple of
  * Hkv), D dim of q and k, Dv dim of v and out, each 1 to 256. Shapes below are
@@ -172,8 +174,10 @@ typedef struct rfa_attention_args {
     const DLTensor *list_counts;  /* int32 (B, H, G): how many of them are listed */
     const DLTensor *list_masses;  /* f32, shape of list_indices; optional */
 
-    /* Cube order. Host memory, read during the call. 0 (none), 1 grid for every
-     * batch entry, or B grids for packed sequences. Not with the causal mask. */
+    /* Cube order. Host memory, read during the call: a captured graph keeps the
+     * grids that it was captured with. 0 (none), 1 grid for every batch entry, or
+     * B grids for packed sequences, of which a GPU backend may take fewer
+     * (RFA_UNSUPPORTED). Not with the causal mask. */
     const rfa_grid *grids_q;
     const rfa_grid *grids_k;
     size_t grid_count;
@@ -191,7 +195,8 @@ typedef struct rfa_attention_args {
     const DLTensor *decisions;   /* uint32 (B, H, QB, ceil(KB / 32)): bit j % 32 of word j / 32 is 1
                                   * when key block j was kept; blocks in computed order */
     const DLTensor *visit_order; /* int32 (B, H, G, KB): key blocks as visited, then -1 */
-    const DLTensor *counts;      /* uint8 (sizeof(rfa_counts)), 8-byte aligned */
+    const DLTensor *counts;      /* uint8 (sizeof(rfa_counts)), 8-byte aligned. May be longer, as
+                                  * a later header's is: the rest is left alone */
 
     /* Decisions to follow instead of the rule; shape of `decisions`. Backend
      * reference only. */
@@ -203,7 +208,10 @@ typedef struct rfa_attention_args {
     void *stream;
     /* Device memory of at least rfa_workspace_size bytes, aligned to 256, not
      * used by anything else until the call has finished on the device. NULL:
-     * the context keeps one and grows it when it must. */
+     * the context keeps one and grows it when it must; calls that share it run one
+     * after the other, whatever their streams. It cannot grow under graph capture
+     * (RFA_OUT_OF_MEMORY), and a graph that holds it may run while the context
+     * lives. */
     void *workspace;
     size_t workspace_size;
 } rfa_attention_args;

@@ -43,12 +43,18 @@ RFA_API rfa_status rfa_backend_get(size_t index, rfa_backend_info *info);
 
 /* ---- Devices ------------------------------------------------------------ */
 
+/* Whether softmax weights are rounded to v's dtype before they meet v, as tensor
+ * cores take them. Conformance judges errors by it. */
+#define RFA_WEIGHTS_F16 1u  /* where v is f16 */
+#define RFA_WEIGHTS_BF16 2u /* where v is bf16 */
+
 typedef struct rfa_device_info {
     char name[128];        /* "NVIDIA H200", the processor's name, ... */
     char detail[128];      /* what the kernels were chosen by: ISA, compute capability */
     DLDevice device;       /* what tensors for this device carry */
     uint64_t memory;       /* bytes in all, 0 if not known */
     int32_t compute_units; /* cores, multiprocessors; 0 if not known */
+    uint32_t weights;      /* RFA_WEIGHTS_*: set if any kernel that may be chosen rounds them */
     rfa_status status;     /* RFA_OK if usable; otherwise `why` says why not */
     char why[256];
 } rfa_device_info;
@@ -71,7 +77,7 @@ typedef struct rfa_context_options {
     /* Backend name. NULL: RFA_BACKEND from the environment; without it, the
      * first of cuda, hip, opencl, cpu that has a usable device. */
     const char *backend;
-    /* Device index within the backend; default 0. */
+    /* Device index within the backend; -1 (default): the first usable one. */
     int32_t device;
     /* Threads for CPU backends; 0 (default): what OpenMP would use. Results
      * do not depend on it. */
@@ -88,6 +94,7 @@ static inline rfa_context_options rfa_context_options_init()
 {
     rfa_context_options options = rfa_context_options();
     options.struct_size = sizeof(options);
+    options.device = -1;
     return options;
 }
 #define RFA_CONTEXT_OPTIONS_INIT rfa_context_options_init()
@@ -95,7 +102,7 @@ extern "C" {
 #else
 #define RFA_CONTEXT_OPTIONS_INIT                                                                   \
     {                                                                                              \
-        .struct_size = sizeof(rfa_context_options)                                                 \
+        .struct_size = sizeof(rfa_context_options), .device = -1                                   \
     }
 #endif
 
@@ -105,13 +112,17 @@ extern "C" {
  * OpenCL handles given to another backend. RFA_OUT_OF_MEMORY. */
 RFA_API rfa_status rfa_context_create(rfa_context **ctx, const rfa_context_options *options);
 
-/* Destroys a context and its workspace; waits for nothing on the device that
- * does not use that workspace. NULL is allowed. */
+/* Destroys a context and its workspace, once work that uses that workspace is
+ * over; waits for nothing else. Graphs captured without a workspace of the
+ * caller's must not run any more. NULL is allowed. */
 RFA_API void rfa_context_destroy(rfa_context *ctx);
 
 /* The backend's name ("cpu") and the device that tensors must be on. */
 RFA_API const char *rfa_context_backend(const rfa_context *ctx);
 RFA_API DLDevice rfa_context_device(const rfa_context *ctx);
+/* Describes that device as rfa_device_get does. RFA_INVALID_ARGUMENT: NULL.
+ * RFA_UNSUPPORTED: the context was made from OpenCL handles. */
+RFA_API rfa_status rfa_context_info(rfa_context *ctx, rfa_device_info *info);
 
 /* ---- Device memory --------------------------------------------------------
  * For programs that want one code path for every backend. Callers that have
@@ -122,15 +133,34 @@ RFA_API DLDevice rfa_context_device(const rfa_context *ctx);
 RFA_API rfa_status rfa_device_alloc(rfa_context *ctx, size_t size, void **data);
 /* Frees what rfa_device_alloc gave; NULL is allowed. */
 RFA_API void rfa_device_free(rfa_context *ctx, void *data);
-/* Copies `size` bytes between host memory and `data` + `offset`; returns when
- * the copy is done, after all earlier work on the context's default stream. */
+/* Copies `size` bytes between host memory and `data` + `offset`, after all earlier
+ * work on `stream` (NULL: the default one); returns when the copy is done. */
 RFA_API rfa_status rfa_device_write(rfa_context *ctx, void *data, size_t offset, const void *host,
-                                    size_t size);
+                                    size_t size, void *stream);
 RFA_API rfa_status rfa_device_read(rfa_context *ctx, const void *data, size_t offset, void *host,
-                                   size_t size);
+                                   size_t size, void *stream);
 /* Waits until `stream` (NULL: the context's default) has finished its work and
  * reports what failed in it. */
 RFA_API rfa_status rfa_synchronize(rfa_context *ctx, void *stream);
+
+/* ---- Timers ----------------------------------------------------------------
+ * How long work on a stream takes, by the device's own clock, without what it
+ * takes the host to queue it. On CPUs, the monotonic clock. */
+
+typedef struct rfa_timer rfa_timer;
+
+/* Creates a timer, which belongs to the context and must be destroyed before it.
+ * On failure *timer is NULL. RFA_OUT_OF_MEMORY, RFA_DEVICE_ERROR. */
+RFA_API rfa_status rfa_timer_create(rfa_context *ctx, rfa_timer **timer);
+RFA_API void rfa_timer_destroy(rfa_timer *timer); /* NULL is allowed */
+/* Queues the two ends of what is timed, both on the same stream. A timer may be
+ * used again. RFA_UNSUPPORTED: a queue that keeps no time (OpenCL without
+ * profiling). RFA_INVALID_ARGUMENT: NULL, or a stop without a start. */
+RFA_API rfa_status rfa_timer_start(rfa_timer *timer, void *stream);
+RFA_API rfa_status rfa_timer_stop(rfa_timer *timer, void *stream);
+/* Waits until the stop has passed and gives the seconds between.
+ * RFA_INVALID_ARGUMENT: NULL, or no start and stop before. */
+RFA_API rfa_status rfa_timer_read(rfa_timer *timer, double *seconds);
 
 #ifdef __cplusplus
 }

@@ -87,13 +87,6 @@ static rfa_status attend(fixture *f)
     return job_call(f->attention, f->ctx);
 }
 
-/* The context's workspace passes from one stream to another. */
-static rfa_status attend_elsewhere(fixture *f)
-{
-    job_args(f->attention)->stream = f;
-    return job_call(f->attention, f->ctx);
-}
-
 static rfa_status build_list(fixture *f)
 {
     return job_call(f->list, f->ctx);
@@ -116,12 +109,12 @@ static rfa_status allocate(fixture *f)
 
 static rfa_status write_data(fixture *f)
 {
-    return rfa_device_write(f->ctx, f->data, 8, f->host, sizeof(f->host));
+    return rfa_device_write(f->ctx, f->data, 8, f->host, sizeof(f->host), f);
 }
 
 static rfa_status read_data(fixture *f)
 {
-    return rfa_device_read(f->ctx, f->data, 8, f->host, sizeof(f->host));
+    return rfa_device_read(f->ctx, f->data, 8, f->host, sizeof(f->host), f);
 }
 
 static rfa_status synchronize(fixture *f)
@@ -129,33 +122,64 @@ static rfa_status synchronize(fixture *f)
     return rfa_synchronize(f->ctx, NULL);
 }
 
+static rfa_status time_nothing(fixture *f)
+{
+    rfa_timer *timer = (rfa_timer *)f;
+    double seconds = 0;
+    rfa_status status = rfa_timer_create(f->ctx, &timer);
+    if ((status == RFA_OK) != (timer != NULL))
+        return (rfa_status)-1;
+    if (status == RFA_OK)
+        status = rfa_timer_start(timer, f);
+    if (status == RFA_OK)
+        status = rfa_timer_stop(timer, f);
+    if (status == RFA_OK)
+        status = rfa_timer_read(timer, &seconds);
+    rfa_timer_destroy(timer);
+    return status == RFA_OK && !(seconds >= 0) ? (rfa_status)-1 : status;
+}
+
+static rfa_status describe_context(fixture *f)
+{
+    rfa_device_info info;
+    return rfa_context_info(f->ctx, &info);
+}
+
 typedef struct reach {
     const char *slot, *call;
     rfa_status (*make)(fixture *f);
     bool on_context; /* its error is the context's too */
     bool used;       /* on a context that was used before, and so has a workspace */
+    bool late;       /* it fails after work was done: outputs were written */
 } reach;
 
 static const reach reaches[] = {
-    {"device_count", "rfa_device_count", count_devices, false, false},
-    {"device_count", "rfa_device_get", describe_device, false, false},
-    {"device_get", "rfa_device_get", describe_device, false, false},
-    {"context_create", "rfa_context_create", create_context, false, false},
-    {"plan", "rfa_supports", ask_support, true, false},
-    {"plan", "rfa_workspace_size", ask_size, true, false},
-    {"plan", "rfa_attention", attend, true, true},
-    {"run", "rfa_attention", attend, true, false},
-    {"plan_list", "rfa_workspace_size of a list", ask_list_size, true, false},
-    {"plan_list", "rfa_build_visit_list", build_list, true, false},
-    {"build_list", "rfa_build_visit_list", build_list, true, false},
-    {"merge", "rfa_merge", merge_parts, true, false},
-    {"alloc", "rfa_device_alloc", allocate, true, false},
-    {"alloc", "rfa_attention", attend, true, false},
-    {"alloc", "rfa_build_visit_list", build_list, true, false},
-    {"write", "rfa_device_write", write_data, true, false},
-    {"read", "rfa_device_read", read_data, true, false},
-    {"synchronize", "rfa_synchronize", synchronize, true, false},
-    {"synchronize", "rfa_attention on another stream", attend_elsewhere, true, true},
+    {"device_count", "rfa_device_count", count_devices, false, false, false},
+    {"device_count", "rfa_device_get", describe_device, false, false, false},
+    {"device_get", "rfa_device_get", describe_device, false, false, false},
+    {"device_get", "rfa_context_info", describe_context, true, false, false},
+    {"device_count", "rfa_context_create", create_context, false, false, false},
+    {"device_get", "rfa_context_create", create_context, false, false, false},
+    {"context_create", "rfa_context_create", create_context, false, false, false},
+    {"plan", "rfa_supports", ask_support, true, false, false},
+    {"plan", "rfa_workspace_size", ask_size, true, false, false},
+    {"plan", "rfa_attention", attend, true, true, false},
+    {"run", "rfa_attention", attend, true, false, false},
+    {"plan_list", "rfa_workspace_size of a list", ask_list_size, true, false, false},
+    {"plan_list", "rfa_build_visit_list", build_list, true, false, false},
+    {"build_list", "rfa_build_visit_list", build_list, true, false, false},
+    {"merge", "rfa_merge", merge_parts, true, false, false},
+    {"workspace_take", "rfa_attention", attend, true, false, false},
+    {"workspace_take", "rfa_build_visit_list", build_list, true, true, false},
+    {"workspace_give", "rfa_attention", attend, true, false, true},
+    {"alloc", "rfa_device_alloc", allocate, true, false, false},
+    {"write", "rfa_device_write", write_data, true, false, false},
+    {"read", "rfa_device_read", read_data, true, false, false},
+    {"synchronize", "rfa_synchronize", synchronize, true, false, false},
+    {"timer_create", "rfa_timer_create", time_nothing, true, false, false},
+    {"timer_start", "rfa_timer_start", time_nothing, true, false, false},
+    {"timer_stop", "rfa_timer_stop", time_nothing, true, false, false},
+    {"timer_read", "rfa_timer_read", time_nothing, true, false, false},
 };
 enum { REACHES = sizeof(reaches) / sizeof(reaches[0]) };
 
@@ -199,7 +223,7 @@ static bool fails_twice(const reach *r, rfa_status status, bool silent, fixture 
                                                   : rfa_status_name(got));
         if (!check_sentence(r, status, silent, f->ctx))
             return false;
-        if (!are_poisoned(f))
+        if (!r->late && !are_poisoned(f))
             return complain(r, status, "outputs were touched");
     }
     return true;
@@ -272,14 +296,35 @@ static bool choose_default(const char *slot)
     return ok;
 }
 
+/* A device that is listed as unusable is passed over, unless it is asked for. */
+static bool choose_device(const char *name)
+{
+    rfa_context *ctx = NULL;
+    rfa_device_info info;
+    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
+    set_no_failure();
+    setenv("FAILING_NAME", "cuda", 1);
+    setenv("FAILING_UNUSABLE", "1", 1);
+    options.backend = name[0] ? name : NULL;
+    bool ok = rfa_context_create(&ctx, &options) == RFA_OK &&
+              strcmp(rfa_context_backend(ctx), "cuda") == 0 &&
+              rfa_context_info(ctx, &info) == RFA_OK && info.status == RFA_OK;
+    rfa_context_destroy(ctx);
+    options.device = 0;
+    ok = ok && rfa_context_create(&ctx, &options) == RFA_NO_DEVICE;
+    if (!ok)
+        printf("FAILED to choose the usable device: %s\n", rfa_last_error(NULL));
+    return ok;
+}
+
 /* In a process of its own: modules are loaded once. */
-static bool test_default(const char *slot)
+static bool test_default(bool (*choose)(const char *what), const char *what)
 {
     int status;
     fflush(stdout);
     pid_t child = fork();
     if (child == 0)
-        exit(choose_default(slot) ? 0 : 1);
+        exit(choose(what) ? 0 : 1);
     return child > 0 && waitpid(child, &status, 0) == child && status == 0;
 }
 
@@ -294,7 +339,9 @@ int main(void)
     putenv(status_setting);
     putenv(silent_setting);
     for (int i = 0; i < 3; i++)
-        *(test_default(preferred_slots[i]) ? &passed : &failed) += 1;
+        *(test_default(choose_default, preferred_slots[i]) ? &passed : &failed) += 1;
+    *(test_default(choose_device, "") ? &passed : &failed) += 1;
+    *(test_default(choose_device, "cuda") ? &passed : &failed) += 1;
 
     f.attention = job_new(JOB_PLAIN, 1);
     f.list = job_new(JOB_BUILD_LIST, 1);

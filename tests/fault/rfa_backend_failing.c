@@ -5,20 +5,23 @@
  *   FAILING_STATUS=5       with which status
  *   FAILING_SILENTLY=1     without a sentence
  *   FAILING_DEVICE=2       DLPack's type of its device; otherwise the CPU
+ *   FAILING_UNUSABLE=1     two devices, of which only the second is usable
  *   FAILING_NAME=cuda      another name than "failing", when it is loaded
  *
  * A slot that fails leaves nonsense in its outputs. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/backend.h"
+#include "backends/host_memory.h"
 
 #define SHOWN __attribute__((visibility("default")))
 
-enum { WORKSPACE = 4096, ALIGNMENT = 256 };
+enum { WORKSPACE = 4096 };
 
 typedef struct state {
     DLDevice device;
+    rfa_host_workspace workspace;
+    bool taken; /* every take must be followed by a give */
 } state;
 
 static bool is_set(const char *name)
@@ -54,28 +57,32 @@ static DLDevice device(void)
 static rfa_status device_count(int32_t *count, rfa_error *err)
 {
     rfa_status status = attempt("device_count", err);
-    *count = status == RFA_OK ? 1 : 77;
+    *count = status != RFA_OK ? 77 : is_set("FAILING_UNUSABLE") ? 2 : 1;
     return status;
 }
 
 static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *err)
 {
     rfa_status status = attempt("device_get", err);
-    (void)index;
     memset(info, 0, sizeof(*info));
     snprintf(info->name, sizeof(info->name), status == RFA_OK ? "nothing much" : "nonsense");
     info->device = device();
+    if (index == 0 && is_set("FAILING_UNUSABLE")) {
+        info->status = RFA_NO_DEVICE;
+        snprintf(info->why, sizeof(info->why), "it is too old");
+    }
     return status;
 }
 
 static rfa_status context_create(const rfa_context_options *options, void **result, rfa_error *err)
 {
-    (void)options;
     *result = nonsense();
     rfa_status status = attempt("context_create", err);
+    if (status == RFA_OK && options->device == 0 && is_set("FAILING_UNUSABLE"))
+        status = rfa_fail(err, RFA_NO_DEVICE, "device 0 is too old");
     if (status != RFA_OK)
         return status;
-    state *made = malloc(sizeof(*made));
+    state *made = calloc(1, sizeof(*made));
     if (!made)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
     made->device = device();
@@ -85,6 +92,7 @@ static rfa_status context_create(const rfa_context_options *options, void **resu
 
 static void context_destroy(void *context)
 {
+    free(((state *)context)->workspace.data);
     free(context);
 }
 
@@ -155,37 +163,50 @@ static rfa_status alloc_memory(void *context, size_t size, void **data, rfa_erro
     rfa_status status = attempt("alloc", err);
     if (status != RFA_OK)
         return status;
-    size_t whole = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    *data = aligned_alloc(ALIGNMENT, whole);
-    if (!*data)
-        return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", size);
-    memset(*data, 0, whole);
-    return RFA_OK;
+    status = rfa_host_alloc(context, size, data, err);
+    if (status == RFA_OK)
+        memset(*data, 0, size);
+    return status;
 }
 
-static void free_memory(void *context, void *data)
+static rfa_status workspace_take(void *context, size_t size, void *stream, void **data,
+                                 rfa_error *err)
 {
-    (void)context;
-    free(data);
+    state *own = context;
+    (void)stream;
+    *data = nonsense();
+    rfa_status status = attempt("workspace_take", err);
+    if (status != RFA_OK)
+        return status;
+    if (own->taken)
+        return rfa_fail(err, RFA_DEVICE_ERROR, "the workspace was not given back");
+    status = rfa_host_workspace_take(&own->workspace, size, data, err);
+    own->taken = status == RFA_OK;
+    return status;
+}
+
+static rfa_status workspace_give(void *context, void *stream, rfa_error *err)
+{
+    (void)stream;
+    ((state *)context)->taken = false;
+    return attempt("workspace_give", err);
 }
 
 static rfa_status write_memory(void *context, void *data, size_t offset, const void *host,
-                               size_t size, rfa_error *err)
+                               size_t size, void *stream, rfa_error *err)
 {
-    (void)context;
     rfa_status status = attempt("write", err);
     if (status == RFA_OK)
-        memcpy((char *)data + offset, host, size);
+        status = rfa_host_write(context, data, offset, host, size, stream, err);
     return status;
 }
 
 static rfa_status read_memory(void *context, const void *data, size_t offset, void *host,
-                              size_t size, rfa_error *err)
+                              size_t size, void *stream, rfa_error *err)
 {
-    (void)context;
     rfa_status status = attempt("read", err);
     if (status == RFA_OK)
-        memcpy(host, (const char *)data + offset, size);
+        status = rfa_host_read(context, data, offset, host, size, stream, err);
     return status;
 }
 
@@ -194,6 +215,33 @@ static rfa_status synchronize(void *context, void *stream, rfa_error *err)
     (void)context;
     (void)stream;
     return attempt("synchronize", err);
+}
+
+/* ---- Timers ------------------------------------------------------------------------------ */
+
+static rfa_status make_timer(void *context, void **timer, rfa_error *err)
+{
+    *timer = nonsense();
+    rfa_status status = attempt("timer_create", err);
+    return status == RFA_OK ? rfa_host_timer_create(context, timer, err) : status;
+}
+
+static rfa_status start_timer(void *context, void *timer, void *stream, rfa_error *err)
+{
+    rfa_status status = attempt("timer_start", err);
+    return status == RFA_OK ? rfa_host_timer_start(context, timer, stream, err) : status;
+}
+
+static rfa_status stop_timer(void *context, void *timer, void *stream, rfa_error *err)
+{
+    rfa_status status = attempt("timer_stop", err);
+    return status == RFA_OK ? rfa_host_timer_stop(context, timer, stream, err) : status;
+}
+
+static rfa_status read_timer(void *context, void *timer, double *seconds, rfa_error *err)
+{
+    rfa_status status = attempt("timer_read", err);
+    return status == RFA_OK ? rfa_host_timer_read(context, timer, seconds, err) : status;
 }
 
 SHOWN const rfa_backend *rfa_backend_entry(void);
@@ -214,11 +262,18 @@ const rfa_backend *rfa_backend_entry(void)
         .plan_list = plan_list,
         .build_list = build_list,
         .merge = merge,
+        .workspace_take = workspace_take,
+        .workspace_give = workspace_give,
         .alloc = alloc_memory,
-        .free = free_memory,
+        .free = rfa_host_free,
         .write = write_memory,
         .read = read_memory,
         .synchronize = synchronize,
+        .timer_create = make_timer,
+        .timer_destroy = rfa_host_free,
+        .timer_start = start_timer,
+        .timer_stop = stop_timer,
+        .timer_read = read_timer,
     };
     if (is_set("FAILING_NAME"))
         table.name = getenv("FAILING_NAME");

@@ -69,6 +69,23 @@ static rfa_status merge(void *state, const rfa_merge_problem *p, rfa_error *err)
     return no(err);
 }
 
+static rfa_status workspace_take(void *state, size_t size, void *stream, void **data,
+                                 rfa_error *err)
+{
+    (void)state;
+    (void)size;
+    (void)stream;
+    (void)data;
+    return no(err);
+}
+
+static rfa_status use_stream(void *state, void *stream, rfa_error *err)
+{
+    (void)state;
+    (void)stream;
+    return no(err);
+}
+
 static rfa_status alloc_memory(void *state, size_t size, void **data, rfa_error *err)
 {
     (void)state;
@@ -84,31 +101,49 @@ static void free_memory(void *state, void *data)
 }
 
 static rfa_status write_memory(void *state, void *data, size_t offset, const void *host,
-                               size_t size, rfa_error *err)
+                               size_t size, void *stream, rfa_error *err)
 {
     (void)state;
     (void)data;
     (void)offset;
     (void)host;
     (void)size;
+    (void)stream;
     return no(err);
 }
 
 static rfa_status read_memory(void *state, const void *data, size_t offset, void *host, size_t size,
-                              rfa_error *err)
+                              void *stream, rfa_error *err)
 {
     (void)state;
     (void)data;
     (void)offset;
     (void)host;
     (void)size;
+    (void)stream;
     return no(err);
 }
 
-static rfa_status synchronize(void *state, void *stream, rfa_error *err)
+static rfa_status make_timer(void *state, void **timer, rfa_error *err)
 {
     (void)state;
+    (void)timer;
+    return no(err);
+}
+
+static rfa_status mark_timer(void *state, void *timer, void *stream, rfa_error *err)
+{
+    (void)state;
+    (void)timer;
     (void)stream;
+    return no(err);
+}
+
+static rfa_status read_timer(void *state, void *timer, double *seconds, rfa_error *err)
+{
+    (void)state;
+    (void)timer;
+    (void)seconds;
     return no(err);
 }
 
@@ -117,9 +152,11 @@ static rfa_status synchronize(void *state, void *stream, rfa_error *err)
         .abi = RFA_BACKEND_ABI, .struct_size = sizeof(rfa_backend), .name = (its_name),            \
         .device_count = device_count, .device_get = device_get, .context_create = context_create,  \
         .context_destroy = context_destroy, .context_device = context_device, .plan = plan,        \
-        .run = run, .plan_list = plan, .build_list = run, .merge = merge, .alloc = alloc_memory,   \
+        .run = run, .plan_list = plan, .build_list = run, .merge = merge,                          \
+        .workspace_take = workspace_take, .workspace_give = use_stream, .alloc = alloc_memory,     \
         .free = free_memory, .write = write_memory, .read = read_memory,                           \
-        .synchronize = synchronize                                                                 \
+        .synchronize = use_stream, .timer_create = make_timer, .timer_destroy = free_memory,       \
+        .timer_start = mark_timer, .timer_stop = mark_timer, .timer_read = read_timer              \
     }
 
 #endif

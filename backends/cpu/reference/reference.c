@@ -1,4 +1,4 @@
-/* The module's table, its one device, and host memory. */
+/* The module's table and its one device. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,8 +8,6 @@
 #endif
 
 #include "reference.h"
-
-enum { ALIGNMENT = 256 };
 
 /* ---- Device and context --------------------------------------------------------------- */
 
@@ -56,7 +54,7 @@ static rfa_status context_create(const rfa_context_options *options, void **stat
     if (options->threads < 0)
         return rfa_fail(err, RFA_INVALID_ARGUMENT, "threads is %d, expected 0 or more",
                         (int)options->threads);
-    reference_state *context = malloc(sizeof(*context));
+    reference_state *context = calloc(1, sizeof(*context));
     if (!context)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
     context->threads = options->threads > 0 ? options->threads : default_threads();
@@ -66,6 +64,7 @@ static rfa_status context_create(const rfa_context_options *options, void **stat
 
 static void context_destroy(void *state)
 {
+    free(((reference_state *)state)->workspace.data);
     free(state);
 }
 
@@ -85,49 +84,12 @@ static rfa_status plan(void *state, const rfa_problem *p, size_t *workspace_size
     return RFA_OK;
 }
 
-/* ---- Memory ------------------------------------------------------------------------------ */
-
-static rfa_status allocate(void *state, size_t size, void **data, rfa_error *err)
+/* Never asked for, as no plan wants any; it works all the same. */
+static rfa_status workspace_take(void *state, size_t size, void *stream, void **data,
+                                 rfa_error *err)
 {
-    (void)state;
-    *data = NULL;
-    if (size <= SIZE_MAX - ALIGNMENT)
-        *data = aligned_alloc(ALIGNMENT, (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
-    if (!*data)
-        return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", size);
-    return RFA_OK;
-}
-
-static void release(void *state, void *data)
-{
-    (void)state;
-    free(data);
-}
-
-static rfa_status write_data(void *state, void *data, size_t offset, const void *host, size_t size,
-                             rfa_error *err)
-{
-    (void)state;
-    (void)err;
-    memcpy((char *)data + offset, host, size);
-    return RFA_OK;
-}
-
-static rfa_status read_data(void *state, const void *data, size_t offset, void *host, size_t size,
-                            rfa_error *err)
-{
-    (void)state;
-    (void)err;
-    memcpy(host, (const char *)data + offset, size);
-    return RFA_OK;
-}
-
-static rfa_status synchronize(void *state, void *stream, rfa_error *err)
-{
-    (void)state;
     (void)stream;
-    (void)err;
-    return RFA_OK;
+    return rfa_host_workspace_take(&((reference_state *)state)->workspace, size, data, err);
 }
 
 /* ---- Table ------------------------------------------------------------------------------- */
@@ -146,11 +108,8 @@ static const rfa_backend backend = {
     .plan_list = plan,
     .build_list = reference_build_list,
     .merge = reference_merge,
-    .alloc = allocate,
-    .free = release,
-    .write = write_data,
-    .read = read_data,
-    .synchronize = synchronize,
+    .workspace_take = workspace_take,
+    RFA_HOST_MEMORY_SLOTS,
 };
 
 #ifdef __GNUC__

@@ -1,4 +1,5 @@
 /* Attention on host memory: every decision block walked by the oracle. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
