@@ -94,7 +94,7 @@ static rfa_status plan(void *state, const rfa_problem *p, size_t *workspace_size
     *workspace_size = 0;
     rfa_status status = cuda_choose_variant(state, p, &variant, err);
     if (status == RFA_OK)
-        status = cuda_layout_of(&layout, p, false, NULL, err);
+        status = cuda_layout_of(&layout, p, &cuda_variants[variant], NULL, err);
     if (status == RFA_OK)
         *workspace_size = layout.size;
     return status;
@@ -106,7 +106,7 @@ static rfa_status plan_list(void *state, const rfa_problem *p, size_t *workspace
     cuda_layout layout;
     (void)state;
     *workspace_size = 0;
-    rfa_status status = cuda_layout_of(&layout, p, true, NULL, err);
+    rfa_status status = cuda_layout_of(&layout, p, NULL, NULL, err);
     if (status == RFA_OK)
         *workspace_size = layout.size;
     return status;

@@ -1,17 +1,21 @@
 /* A context: the device's primary context and the kernels in it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cuda_backend.h"
 
 #define OLDEST_CAPABILITY 80
 
 /* The kernels' code, put into the module by the build. */
-#define X(name) extern const unsigned char rfa_cuda_image_##name[];
+#define X(name, only) extern const unsigned char rfa_cuda_image_##name[];
 CUDA_IMAGES(X)
 #undef X
 
-static const unsigned char *const images[] = {
-#define X(name) rfa_cuda_image_##name,
+static const struct {
+    const unsigned char *code;
+    int only;
+} images[] = {
+#define X(name, only) {rfa_cuda_image_##name, only},
     CUDA_IMAGES(X)
 #undef X
 };
@@ -39,13 +43,29 @@ void cuda_leave(const cuda_state *state)
 
 /* ---- Kernels ------------------------------------------------------------------------------ */
 
+/* The fastest family that RFA_CUDA_KERNELS allows; tests compare them so. */
+static rfa_status choose_family(cuda_state *state, rfa_error *err)
+{
+    const char *most = getenv("RFA_CUDA_KERNELS");
+    state->family = CUDA_FAMILY_HOPPER;
+    if (!most || !*most || strcmp(most, "hopper") == 0)
+        return RFA_OK;
+    if (strcmp(most, "generic") != 0)
+        return rfa_fail(err, RFA_INVALID_ARGUMENT,
+                        "RFA_CUDA_KERNELS is \"%.40s\", expected generic or hopper", most);
+    state->family = CUDA_FAMILY_GENERIC;
+    return RFA_OK;
+}
+
 static rfa_status load_images(cuda_state *state, rfa_error *err)
 {
     rfa_status status = RFA_OK;
-    for (int i = 0; i < CUDA_IMAGE_COUNT && status == RFA_OK; i++)
-        status =
-            cuda_check(state->driver, state->driver->ModuleLoadData(&state->module[i], images[i]),
-                       "cuModuleLoadData", err);
+    for (int i = 0; i < CUDA_IMAGE_COUNT && status == RFA_OK; i++) {
+        if (images[i].only && images[i].only != state->capability)
+            continue;
+        CUresult result = state->driver->ModuleLoadData(&state->module[i], images[i].code);
+        status = cuda_check(state->driver, result, "cuModuleLoadData", err);
+    }
     return status;
 }
 
@@ -62,7 +82,7 @@ static rfa_status find_kernels(cuda_state *state, rfa_error *err)
                        kernels[i].name, err);
     for (int i = 0; i < cuda_variant_count && status == RFA_OK; i++) {
         const cuda_variant *v = &cuda_variants[i];
-        if (state->capability < v->capability || (v->only && state->capability != v->only))
+        if (!state->module[v->image] || v->family > state->family)
             continue;
         CUfunction *function = &state->variant[i];
         status = cuda_check(driver,
@@ -112,7 +132,9 @@ static rfa_status read_device(cuda_state *state, rfa_error *err)
 
 static rfa_status open_state(cuda_state *state, rfa_error *err)
 {
-    rfa_status status = read_device(state, err);
+    rfa_status status = choose_family(state, err);
+    if (status == RFA_OK)
+        status = read_device(state, err);
     if (status == RFA_OK)
         status = cuda_check(state->driver,
                             state->driver->DevicePrimaryCtxRetain(&state->context, state->device),

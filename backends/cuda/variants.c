@@ -46,11 +46,32 @@ static rfa_status launch(const cuda_variant *v, const cuda_state *state, CUfunct
 #define ANY_CARD(dtype_, name, width_, keys_, suffix, small_)                                      \
     {                                                                                              \
         .kernel = "rfa_attend_" #name "_" #width_ "_" #suffix,                                     \
-        .image = CUDA_IMAGE_attention_##name, .capability = 80, .dtype = dtype_, .width = width_,  \
-        .keys = keys_, .small = small_, .takes = takes, .launch = launch                           \
+        .image = CUDA_IMAGE_attention_##name, .dtype = dtype_, .width = width_, .keys = keys_,     \
+        .small = small_, .takes = takes, .launch = launch                                          \
     }
 
+/* ---- Hopper: hopper/ ----------------------------------------------------------------------- */
+
+#define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_)                                         \
+    {                                                                                              \
+        .kernel = "hopper_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_hopper,             \
+        .family = CUDA_FAMILY_HOPPER, .dtype = dtype_, .width = width_, .maps = true,              \
+        .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes, .launch = cuda_hopper_launch        \
+    }
+
+#define HOPPER_KERNELS(dtype, name, width)                                                         \
+    HOPPER_KERNEL(dtype, name, width, dense, DENSE),                                               \
+        HOPPER_KERNEL(dtype, name, width, vote, VOTE),                                             \
+        HOPPER_KERNEL(dtype, name, width, estimated, ESTIMATED),                                   \
+        HOPPER_KERNEL(dtype, name, width, exact, EXACT)
+
+/* ---- All of them --------------------------------------------------------------------------- */
+
 const cuda_variant cuda_variants[] = {
+    HOPPER_KERNELS(RFA_BF16, bf16, 64),
+    HOPPER_KERNELS(RFA_BF16, bf16, 128),
+    HOPPER_KERNELS(RFA_F16, f16, 64),
+    HOPPER_KERNELS(RFA_F16, f16, 128),
     ANY_CARD(RFA_F16, f16, 64, 64, 64, false),
     ANY_CARD(RFA_F16, f16, 64, 128, 128, false),
     ANY_CARD(RFA_F16, f16, 128, 64, 64, false),

@@ -689,15 +689,21 @@ template <typename T, int dim, walk_mode mode> struct consumer {
         group_sync(GROUP_BARRIER + group, 128); /* before thread 0 sets bits */
     }
 
+    /* Where the output has this thread's r-th row. */
+    __device__ __forceinline__ int64_t output_row(int r)
+    {
+        int64_t row = at.row + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+        return p.order_q ? p.order_q[row] : row;
+    }
+
     __device__ __forceinline__ void store_rows(const float (&inverse)[2])
     {
-        int64_t first = at.row + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             if (!row[r].exists)
                 continue;
             int64_t start = at.batch * p.out_stride[0] + at.head * p.out_stride[1] +
-                            (first + 8 * r) * p.out_stride[2];
+                            output_row(r) * p.out_stride[2];
 #pragma unroll
             for (int j = 0; j < out_registers / 4; j++) {
                 int column = 8 * j + 2 * (thread % 4);
@@ -715,7 +721,6 @@ template <typename T, int dim, walk_mode mode> struct consumer {
     __device__ __forceinline__ void finish()
     {
         float inverse[2], recall[2], all = 0;
-        int64_t first = at.row + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float sum = quad_sum(row[r].own_sum);
@@ -725,11 +730,11 @@ template <typename T, int dim, walk_mode mode> struct consumer {
             if (!row[r].exists || thread % 4 != 0)
                 continue;
             if (p.lse)
-                p.lse[at.batch * p.lse_stride[0] + at.head * p.lse_stride[1] + first + 8 * r] =
+                p.lse[at.batch * p.lse_stride[0] + at.head * p.lse_stride[1] + output_row(r)] =
                     sum == 0 ? -INFINITY : row[r].max * p.scale + logf(sum);
             if (p.recall)
-                p.recall[at.batch * p.recall_stride[0] + at.head * p.recall_stride[1] + first +
-                         8 * r] = recall[r];
+                p.recall[at.batch * p.recall_stride[0] + at.head * p.recall_stride[1] +
+                         output_row(r)] = recall[r];
         }
         store_rows(inverse);
         report_block(all);

@@ -53,11 +53,12 @@ enum {
 typedef struct hopper_params {
     CUtensorMap q, k, v; /* 64-byte aligned: keep them first */
 
-    void *out;             /* the inputs' type, or f32 if out_f32 */
-    int64_t out_stride[3]; /* batch, head, row; elements */
-    float *lse;            /* f32 (batch, head, row), or NULL */
-    int64_t lse_stride[2]; /* batch, head */
-    float *recall;         /* likewise */
+    void *out;              /* the inputs' type, or f32 if out_f32 */
+    int64_t out_stride[3];  /* batch, head, row; elements */
+    const int32_t *order_q; /* where each row goes in out, lse and recall; NULL: as computed */
+    float *lse;             /* f32 (batch, head, row), or NULL */
+    int64_t lse_stride[2];  /* batch, head */
+    float *recall;          /* likewise */
     int64_t recall_stride[2];
     /* (batch, head, q block): sums of the rows' recall and kept blocks; NULL or
      * compact. Reduce them in a fixed order for the mean and the minimum. */
