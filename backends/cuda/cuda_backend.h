@@ -9,6 +9,7 @@
  *   layout.c        workspace: one function sizes it and places what is in it
  *   run.c           a call: which kernels, in which order
  *   variants.c      the attention kernels: which one takes a problem
+ *   ampere.c        how those of ampere.cuh start
  *   hopper.c        how those of hopper/ start
  *   call.h          what kernels are given
  *
@@ -16,6 +17,7 @@
  *   lists.cu        visit lists
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
+ *   ampere.cuh      attention in the common case, by mma.sync
  *   hopper/         attention by the instructions that only Hopper has
  *   counts.cu       rfa_counts
  *   merge.cu        partial results
@@ -57,6 +59,8 @@
     X(attention_f32, 0)                                                                            \
     X(attention_f16, 0)                                                                            \
     X(attention_bf16, 0)                                                                           \
+    X(ampere_f16, 0)                                                                               \
+    X(ampere_bf16, 0)                                                                              \
     X(hopper, 90)
 
 enum cuda_image {
@@ -76,9 +80,9 @@ enum cuda_kernel {
 /* ---- A context ------------------------------------------------------------------------ */
 
 /* Kernels of one kind, from those that do everything to the fastest. */
-enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_HOPPER };
+enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_AMPERE, CUDA_FAMILY_HOPPER };
 
-enum { CUDA_MAX_VARIANTS = 48 };
+enum { CUDA_MAX_VARIANTS = 64 };
 
 /* Memory that captured graphs hold. */
 typedef struct cuda_kept_block {
@@ -115,6 +119,11 @@ rfa_status cuda_state_create(int32_t index, cuda_state **state, rfa_error *err);
 void cuda_state_destroy(cuda_state *state);
 /* RFA_OK, or why this backend does not run on the device. */
 rfa_status cuda_device_usable(int capability, rfa_error *err);
+
+/* The fastest family for a device, or the one that RFA_CUDA_KERNELS names if that is
+ * slower: tests compare them so. RFA_INVALID_ARGUMENT when it names none. */
+rfa_status cuda_choose_family(int capability, enum cuda_family *family, rfa_error *err);
+const char *cuda_family_name(enum cuda_family family);
 
 /* Makes the state's context current; the caller's comes back with cuda_leave. */
 rfa_status cuda_enter(const cuda_state *state, rfa_error *err);
@@ -201,6 +210,18 @@ extern const int cuda_variant_count;
  * and a sentence if none does. */
 rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
                                rfa_error *err);
+
+/* What the fast families have in common: the walk that the problem needs, and
+ * whether its blocks, types and output suit them. */
+enum cuda_walk cuda_walk_of(const rfa_problem *p);
+bool cuda_is_common(const cuda_variant *variant, const rfa_problem *p);
+
+/* ---- ampere.c ---------------------------------------------------------------------------- */
+
+bool cuda_ampere_takes(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);
+rfa_status cuda_ampere_launch(const cuda_variant *variant, const cuda_state *state,
+                              CUfunction kernel, const rfa_problem *p, const cuda_call *call,
+                              rfa_error *err);
 
 /* ---- hopper.c ---------------------------------------------------------------------------- */
 

@@ -5,37 +5,10 @@
 #include "cuda_backend.h"
 #include "hopper/params.h"
 
-/* ---- Which problems ------------------------------------------------------------------------ */
-
-static enum cuda_walk walk_of(const rfa_problem *p)
-{
-    if (p->rule == RFA_RULE_DENSE)
-        return CUDA_WALK_DENSE;
-    if (p->rule == RFA_RULE_RECALL)
-        return p->mass == RFA_MASS_ESTIMATED ? CUDA_WALK_ESTIMATED : CUDA_WALK_EXACT;
-    return p->track_recall ? CUDA_WALK_EXACT : CUDA_WALK_VOTE;
-}
-
-/* The output is written in pairs of elements. */
-static bool takes_pairs(const rfa_problem *p)
-{
-    uintptr_t pair = 2 * (uintptr_t)cuda_size_of(p->out_dtype);
-    bool even = ((uintptr_t)p->out.data + p->out.byte_offset) % pair == 0 && p->dim_v % 2 == 0;
-    for (int i = 0; i < 3; i++)
-        even &= p->out.stride[i] % 2 == 0;
-    return even;
-}
-
 bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
-    const int64_t most = 65535; /* of a grid's second and third size */
     (void)state;
-    return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
-           v->walk == walk_of(p) && !p->causal && !p->packed && p->scale > 0 &&
-           p->block_q == HOPPER_BLOCK_Q && p->block_k == HOPPER_BLOCK_K &&
-           p->visit_q % HOPPER_ROWS == 0 && p->heads_q <= most && p->batch <= most &&
-           p->len_q <= INT32_MAX - HOPPER_ROWS && p->len_k <= INT32_MAX - HOPPER_BLOCK_K &&
-           takes_pairs(p);
+    return cuda_is_common(v, p) && !p->packed;
 }
 
 /* ---- What they are given --------------------------------------------------------------------- */

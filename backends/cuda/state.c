@@ -41,21 +41,33 @@ void cuda_leave(const cuda_state *state)
     state->driver->CtxPopCurrent(&own);
 }
 
-/* ---- Kernels ------------------------------------------------------------------------------ */
+/* ---- Families ----------------------------------------------------------------------------- */
 
-/* The fastest family that RFA_CUDA_KERNELS allows; tests compare them so. */
-static rfa_status choose_family(cuda_state *state, rfa_error *err)
+static const char *const families[] = {"generic", "ampere", "hopper"}; /* as cuda_family */
+
+const char *cuda_family_name(enum cuda_family family)
+{
+    return families[family];
+}
+
+rfa_status cuda_choose_family(int capability, enum cuda_family *family, rfa_error *err)
 {
     const char *most = getenv("RFA_CUDA_KERNELS");
-    state->family = CUDA_FAMILY_HOPPER;
-    if (!most || !*most || strcmp(most, "hopper") == 0)
+    enum cuda_family fastest = capability == 90 ? CUDA_FAMILY_HOPPER : CUDA_FAMILY_AMPERE;
+    *family = fastest;
+    if (!most || !*most)
         return RFA_OK;
-    if (strcmp(most, "generic") != 0)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "RFA_CUDA_KERNELS is \"%.40s\", expected generic or hopper", most);
-    state->family = CUDA_FAMILY_GENERIC;
-    return RFA_OK;
+    for (int i = 0; i < (int)(sizeof(families) / sizeof(families[0])); i++) {
+        if (strcmp(most, families[i]) == 0) {
+            *family = (enum cuda_family)cuda_min(i, fastest);
+            return RFA_OK;
+        }
+    }
+    return rfa_fail(err, RFA_INVALID_ARGUMENT,
+                    "RFA_CUDA_KERNELS is \"%.40s\", expected generic, ampere or hopper", most);
 }
+
+/* ---- Kernels ------------------------------------------------------------------------------ */
 
 static rfa_status load_images(cuda_state *state, rfa_error *err)
 {
@@ -132,9 +144,9 @@ static rfa_status read_device(cuda_state *state, rfa_error *err)
 
 static rfa_status open_state(cuda_state *state, rfa_error *err)
 {
-    rfa_status status = choose_family(state, err);
+    rfa_status status = read_device(state, err);
     if (status == RFA_OK)
-        status = read_device(state, err);
+        status = cuda_choose_family(state->capability, &state->family, err);
     if (status == RFA_OK)
         status = cuda_check(state->driver,
                             state->driver->DevicePrimaryCtxRetain(&state->context, state->device),
