@@ -139,12 +139,19 @@ static void check_recall(block_check *b, int32_t r, double e)
         fail_row(b, row, "recall", is, expected, allowed);
 }
 
+/* Half a unit in the last place of the largest weight, 1; f32 ones count as exact. */
+static double weight_unit(rfa_dtype weights)
+{
+    return weights == RFA_F32 ? 0 : element_ulp(weights, 1) / 2;
+}
+
 /* Section 8, values. The floor grows with the dim: a logit that builds up evenly
  * over its sum is rounded at each of dim steps, and plain may be luckier there. */
 static double row_error(const block_check *b, int32_t r)
 {
     double scale = fmax(b->c->options->rounding_scale, 1) * (1 + sqrt(b->p->dim) / 4);
-    double error = scale * b->block->rounding[r];
+    double error =
+        scale * b->block->rounding[r] + weight_unit(b->c->options->weights) * b->block->spread[r];
     for (int32_t d = 0; d < b->p->dim_v; d++) {
         int64_t at = (int64_t)r * b->p->dim_v + d;
         double off = fabs((double)b->scratch->plain[at] - b->block->out[at]);

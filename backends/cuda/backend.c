@@ -40,6 +40,18 @@ static rfa_status describe_device(const cuda_driver *driver, CUdevice device, rf
     return cuda_check(driver, result, "cuDeviceGetAttribute", err);
 }
 
+/* Which kernels will run, after what the detail says already. */
+static rfa_status name_kernels(int capability, rfa_device_info *info, rfa_error *err)
+{
+    enum cuda_family family;
+    size_t used = strlen(info->detail);
+    rfa_status status = cuda_choose_family(capability, &family, err);
+    if (status == RFA_OK)
+        snprintf(info->detail + used, sizeof(info->detail) - used, ", %s kernels",
+                 cuda_family_name(family));
+    return status;
+}
+
 static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *err)
 {
     const cuda_driver *driver;
@@ -61,6 +73,8 @@ static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *er
     if (status != RFA_OK)
         return status;
     info->status = cuda_device_usable(capability, &why);
+    if (info->status == RFA_OK)
+        info->status = name_kernels(capability, info, &why);
     snprintf(info->why, sizeof(info->why), "%.255s", why.text);
     return RFA_OK;
 }
@@ -94,7 +108,7 @@ static rfa_status plan(void *state, const rfa_problem *p, size_t *workspace_size
     *workspace_size = 0;
     rfa_status status = cuda_choose_variant(state, p, &variant, err);
     if (status == RFA_OK)
-        status = cuda_layout_of(&layout, p, false, NULL, err);
+        status = cuda_layout_of(&layout, p, &cuda_variants[variant], NULL, err);
     if (status == RFA_OK)
         *workspace_size = layout.size;
     return status;
@@ -106,7 +120,7 @@ static rfa_status plan_list(void *state, const rfa_problem *p, size_t *workspace
     cuda_layout layout;
     (void)state;
     *workspace_size = 0;
-    rfa_status status = cuda_layout_of(&layout, p, true, NULL, err);
+    rfa_status status = cuda_layout_of(&layout, p, NULL, NULL, err);
     if (status == RFA_OK)
         *workspace_size = layout.size;
     return status;

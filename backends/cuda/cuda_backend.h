@@ -9,12 +9,16 @@
  *   layout.c        workspace: one function sizes it and places what is in it
  *   run.c           a call: which kernels, in which order
  *   variants.c      the attention kernels: which one takes a problem
+ *   ampere.c        how those of ampere.cuh start
+ *   hopper.c        how those of hopper/ start
  *   call.h          what kernels are given
  *
  *   prepare.cu      lengths, token order, flags, limits, gather
  *   lists.cu        visit lists
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
+ *   ampere.cuh      attention in the common case, by mma.sync
+ *   hopper/         attention by the instructions that only Hopper has
  *   counts.cu       rfa_counts
  *   merge.cu        partial results
  */
@@ -45,18 +49,22 @@
     X(rfa_count, counts)                                                                           \
     X(rfa_merge_rows, merge)
 
+/* X(name, only): compiled code; only: 0, or the one capability it is for. */
 #define CUDA_IMAGES(X)                                                                             \
-    X(prepare)                                                                                     \
-    X(lists)                                                                                       \
-    X(predicted)                                                                                   \
-    X(counts)                                                                                      \
-    X(merge)                                                                                       \
-    X(attention_f32)                                                                               \
-    X(attention_f16)                                                                               \
-    X(attention_bf16)
+    X(prepare, 0)                                                                                  \
+    X(lists, 0)                                                                                    \
+    X(predicted, 0)                                                                                \
+    X(counts, 0)                                                                                   \
+    X(merge, 0)                                                                                    \
+    X(attention_f32, 0)                                                                            \
+    X(attention_f16, 0)                                                                            \
+    X(attention_bf16, 0)                                                                           \
+    X(ampere_f16, 0)                                                                               \
+    X(ampere_bf16, 0)                                                                              \
+    X(hopper, 90)
 
 enum cuda_image {
-#define X(name) CUDA_IMAGE_##name,
+#define X(name, only) CUDA_IMAGE_##name,
     CUDA_IMAGES(X)
 #undef X
         CUDA_IMAGE_COUNT
@@ -71,7 +79,10 @@ enum cuda_kernel {
 
 /* ---- A context ------------------------------------------------------------------------ */
 
-enum { CUDA_MAX_VARIANTS = 24 };
+/* Kernels of one kind, from those that do everything to the fastest. */
+enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_AMPERE, CUDA_FAMILY_HOPPER };
+
+enum { CUDA_MAX_VARIANTS = 64 };
 
 /* Memory that captured graphs hold. */
 typedef struct cuda_kept_block {
@@ -94,7 +105,8 @@ typedef struct cuda_state {
     CUcontext context; /* the device's primary one, retained */
     int capability;    /* 10 major + minor */
     int multiprocessors;
-    int shared_memory; /* bytes that a block of threads may have */
+    int shared_memory;       /* bytes that a block of threads may have */
+    enum cuda_family family; /* the fastest that may be used */
     CUmodule module[CUDA_IMAGE_COUNT];
     CUfunction kernel[CUDA_KERNEL_COUNT];
     CUfunction variant[CUDA_MAX_VARIANTS]; /* NULL: not for this device */
@@ -107,6 +119,11 @@ rfa_status cuda_state_create(int32_t index, cuda_state **state, rfa_error *err);
 void cuda_state_destroy(cuda_state *state);
 /* RFA_OK, or why this backend does not run on the device. */
 rfa_status cuda_device_usable(int capability, rfa_error *err);
+
+/* The fastest family for a device, or the one that RFA_CUDA_KERNELS names if that is
+ * slower: tests compare them so. RFA_INVALID_ARGUMENT when it names none. */
+rfa_status cuda_choose_family(int capability, enum cuda_family *family, rfa_error *err);
+const char *cuda_family_name(enum cuda_family family);
 
 /* Makes the state's context current; the caller's comes back with cuda_leave. */
 rfa_status cuda_enter(const cuda_state *state, rfa_error *err);
@@ -139,6 +156,8 @@ rfa_status cuda_timer_read(void *state, void *timer, double *seconds, rfa_error 
 
 /* ---- layout.c --------------------------------------------------------------------------- */
 
+typedef struct cuda_variant cuda_variant;
+
 /* Which of q, k and v are gathered into the workspace. */
 typedef struct cuda_gathers {
     bool q, k, v;
@@ -150,31 +169,39 @@ typedef struct cuda_layout {
     size_t size;
 } cuda_layout;
 
-/* Fills the call and sizes its workspace; with a workspace (not NULL), places it
- * too. RFA_OUT_OF_MEMORY when the size does not fit, RFA_UNSUPPORTED when the
- * grids of threads do not. */
-rfa_status cuda_layout_of(cuda_layout *layout, const rfa_problem *p, bool list_only,
+/* Fills the call of an attention kernel, or, with NULL, of building a list, and
+ * sizes its workspace; with a workspace (not NULL), places it too. RFA_OUT_OF_MEMORY when the size
+ * does not fit, RFA_UNSUPPORTED when the grids of threads do not. */
+rfa_status cuda_layout_of(cuda_layout *layout, const rfa_problem *p, const cuda_variant *variant,
                           void *workspace, rfa_error *err);
 
 /* ---- variants.c ------------------------------------------------------------------------- */
 
+/* What a walk keeps account of; families may have a kernel for each. */
+enum cuda_walk {
+    CUDA_WALK_ANY,
+    CUDA_WALK_DENSE,
+    CUDA_WALK_VOTE,      /* blasst or energy, recall not asked for */
+    CUDA_WALK_ESTIMATED, /* recall with estimated masses */
+    CUDA_WALK_EXACT      /* recall with exact masses; blasst, energy with recall */
+};
+
 /* One attention kernel. */
-typedef struct cuda_variant {
+struct cuda_variant {
     const char *kernel; /* its name in the image */
     enum cuda_image image;
-    int capability; /* the least it runs on */
-    int only;       /* 0, or the one capability it runs on */
+    enum cuda_family family;
     rfa_dtype dtype;
     int32_t width; /* dims are padded to this */
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
+    bool maps;     /* reads q, k and v through tensor maps */
+    enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
-    bool (*takes)(const struct cuda_variant *variant, const cuda_state *state,
-                  const rfa_problem *p);
-    rfa_status (*launch)(const struct cuda_variant *variant, const cuda_state *state,
-                         CUfunction kernel, const rfa_problem *p, const cuda_call *call,
-                         rfa_error *err);
-} cuda_variant;
+    bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);
+    rfa_status (*launch)(const cuda_variant *variant, const cuda_state *state, CUfunction kernel,
+                         const rfa_problem *p, const cuda_call *call, rfa_error *err);
+};
 
 extern const cuda_variant cuda_variants[];
 extern const int cuda_variant_count;
@@ -183,6 +210,27 @@ extern const int cuda_variant_count;
  * and a sentence if none does. */
 rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
                                rfa_error *err);
+
+/* What the fast families have in common: the walk that the problem needs, and
+ * whether its blocks, types and output suit them. */
+enum cuda_walk cuda_walk_of(const rfa_problem *p);
+bool cuda_is_common(const cuda_variant *variant, const rfa_problem *p);
+
+/* ---- ampere.c ---------------------------------------------------------------------------- */
+
+bool cuda_ampere_takes(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);
+rfa_status cuda_ampere_launch(const cuda_variant *variant, const cuda_state *state,
+                              CUfunction kernel, const rfa_problem *p, const cuda_call *call,
+                              rfa_error *err);
+
+/* ---- hopper.c ---------------------------------------------------------------------------- */
+
+bool cuda_hopper_takes(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);
+rfa_status cuda_hopper_launch(const cuda_variant *variant, const cuda_state *state,
+                              CUfunction kernel, const rfa_problem *p, const cuda_call *call,
+                              rfa_error *err);
+/* Whether a tensor map can describe these rows; others are gathered. */
+bool cuda_map_fits(const cuda_rows *rows, int64_t batch, int64_t heads, int64_t count);
 
 /* ---- run.c ------------------------------------------------------------------------------- */
 

@@ -134,13 +134,14 @@ static bool is_aligned(const cuda_rows *rows, int32_t size, int32_t dim, int64_t
 }
 
 /* The rows themselves, or a place for their copies. */
-static bool place_rows(cuda_rows *seen, const cuda_rows *rows, const rfa_problem *p, int64_t heads,
-                       int64_t count, int32_t dim, placer *at)
+static bool place_rows(cuda_rows *seen, const cuda_rows *rows, const rfa_problem *p, bool maps,
+                       int64_t heads, int64_t count, int32_t dim, placer *at)
 {
     int32_t size = cuda_size_of(p->dtype), per = 16 / size;
     int64_t batch = p->packed ? 1 : p->batch, pitch = cuda_ceil_div(dim, per) * per;
     *seen = *rows;
-    if (p->grid_count == 0 && is_aligned(rows, size, dim, batch, heads, count))
+    if (p->grid_count == 0 && is_aligned(rows, size, dim, batch, heads, count) &&
+        (!maps || cuda_map_fits(rows, batch, heads, count)))
         return false;
     uint64_t all = (uint64_t)(batch * heads); /* both are factors of a tensor's size */
     seen->data = place(at, all, (uint64_t)count, (uint64_t)(pitch * size));
@@ -225,21 +226,22 @@ static void place_lists(cuda_call *c, const rfa_problem *p, placer *at)
 /* ---- All of it ----------------------------------------------------------------------------------
  */
 
-static void place_all(cuda_layout *l, const rfa_problem *p, bool list_only, placer *at)
+static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *variant, placer *at)
 {
+    bool maps = variant && variant->maps;
     cuda_call *c = &l->call;
     uint64_t sequences = (uint64_t)c->sequences, heads = (uint64_t)(p->batch * p->heads_q);
     c->sequence = place(at, sequences, 1, sizeof(*c->sequence));
     place_orders(c, p, at);
-    l->gather.q = place_rows(&c->seen_q, &c->q, p, p->heads_q, p->total_q, p->dim, at);
-    l->gather.k = place_rows(&c->seen_k, &c->k, p, p->heads_kv, p->total_k, p->dim, at);
+    l->gather.q = place_rows(&c->seen_q, &c->q, p, maps, p->heads_q, p->total_q, p->dim, at);
+    l->gather.k = place_rows(&c->seen_k, &c->k, p, maps, p->heads_kv, p->total_k, p->dim, at);
     if (p->order == RFA_ORDER_PREDICTED)
         place_pools(c, p, at);
-    if (list_only) {
+    if (!variant) {
         c->built = c->given;
         return;
     }
-    l->gather.v = place_rows(&c->seen_v, &c->v, p, p->heads_kv, p->total_k, p->dim_v, at);
+    l->gather.v = place_rows(&c->seen_v, &c->v, p, maps, p->heads_kv, p->total_k, p->dim_v, at);
     c->key_flags = place(at, sequences, (uint64_t)p->blocks_k, 1);
     c->kept_rank = place(at, sequences, (uint64_t)p->blocks_k, sizeof(int32_t));
     c->dense_rows = place(at, sequences, (uint64_t)p->blocks_q, 1);
@@ -266,8 +268,8 @@ static bool fits_grids(const rfa_problem *p)
            flags / 8 < blocks;
 }
 
-rfa_status cuda_layout_of(cuda_layout *l, const rfa_problem *p, bool list_only, void *workspace,
-                          rfa_error *err)
+rfa_status cuda_layout_of(cuda_layout *l, const rfa_problem *p, const cuda_variant *variant,
+                          void *workspace, rfa_error *err)
 {
     placer at = {.base = workspace};
     memset(l, 0, sizeof(*l));
@@ -280,7 +282,7 @@ rfa_status cuda_layout_of(cuda_layout *l, const rfa_problem *p, bool list_only, 
     set_shape(&l->call, p);
     set_rule(&l->call, p);
     set_tensors(&l->call, p);
-    place_all(l, p, list_only, &at);
+    place_all(l, p, variant, &at);
     l->size = (size_t)at.used;
     if (at.overflow)
         return rfa_fail(err, RFA_OUT_OF_MEMORY,

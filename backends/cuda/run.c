@@ -146,7 +146,7 @@ rfa_status cuda_run(const cuda_state *state, const rfa_problem *p, void *workspa
     queue q = {.state = state, .stream = p->stream, .err = err};
     q.status = cuda_choose_variant(state, p, &variant, err);
     if (q.status == RFA_OK)
-        q.status = cuda_layout_of(&layout, p, false, workspace, err);
+        q.status = cuda_layout_of(&layout, p, &cuda_variants[variant], workspace, err);
     if (q.status == RFA_OK)
         q.status = cuda_enter(state, err);
     if (q.status != RFA_OK)
@@ -161,7 +161,7 @@ rfa_status cuda_build_list(const cuda_state *state, const rfa_problem *p, void *
 {
     cuda_layout layout;
     queue q = {.state = state, .stream = p->stream, .err = err};
-    q.status = cuda_layout_of(&layout, p, true, workspace, err);
+    q.status = cuda_layout_of(&layout, p, NULL, workspace, err);
     if (q.status == RFA_OK)
         q.status = cuda_enter(state, err);
     if (q.status != RFA_OK)

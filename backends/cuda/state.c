@@ -1,17 +1,21 @@
 /* A context: the device's primary context and the kernels in it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cuda_backend.h"
 
 #define OLDEST_CAPABILITY 80
 
 /* The kernels' code, put into the module by the build. */
-#define X(name) extern const unsigned char rfa_cuda_image_##name[];
+#define X(name, only) extern const unsigned char rfa_cuda_image_##name[];
 CUDA_IMAGES(X)
 #undef X
 
-static const unsigned char *const images[] = {
-#define X(name) rfa_cuda_image_##name,
+static const struct {
+    const unsigned char *code;
+    int only;
+} images[] = {
+#define X(name, only) {rfa_cuda_image_##name, only},
     CUDA_IMAGES(X)
 #undef X
 };
@@ -37,15 +41,43 @@ void cuda_leave(const cuda_state *state)
     state->driver->CtxPopCurrent(&own);
 }
 
+/* ---- Families ----------------------------------------------------------------------------- */
+
+static const char *const families[] = {"generic", "ampere", "hopper"}; /* as cuda_family */
+
+const char *cuda_family_name(enum cuda_family family)
+{
+    return families[family];
+}
+
+rfa_status cuda_choose_family(int capability, enum cuda_family *family, rfa_error *err)
+{
+    const char *most = getenv("RFA_CUDA_KERNELS");
+    enum cuda_family fastest = capability == 90 ? CUDA_FAMILY_HOPPER : CUDA_FAMILY_AMPERE;
+    *family = fastest;
+    if (!most || !*most)
+        return RFA_OK;
+    for (int i = 0; i < (int)(sizeof(families) / sizeof(families[0])); i++) {
+        if (strcmp(most, families[i]) == 0) {
+            *family = (enum cuda_family)cuda_min(i, fastest);
+            return RFA_OK;
+        }
+    }
+    return rfa_fail(err, RFA_INVALID_ARGUMENT,
+                    "RFA_CUDA_KERNELS is \"%.40s\", expected generic, ampere or hopper", most);
+}
+
 /* ---- Kernels ------------------------------------------------------------------------------ */
 
 static rfa_status load_images(cuda_state *state, rfa_error *err)
 {
     rfa_status status = RFA_OK;
-    for (int i = 0; i < CUDA_IMAGE_COUNT && status == RFA_OK; i++)
-        status =
-            cuda_check(state->driver, state->driver->ModuleLoadData(&state->module[i], images[i]),
-                       "cuModuleLoadData", err);
+    for (int i = 0; i < CUDA_IMAGE_COUNT && status == RFA_OK; i++) {
+        if (images[i].only && images[i].only != state->capability)
+            continue;
+        CUresult result = state->driver->ModuleLoadData(&state->module[i], images[i].code);
+        status = cuda_check(state->driver, result, "cuModuleLoadData", err);
+    }
     return status;
 }
 
@@ -62,7 +94,7 @@ static rfa_status find_kernels(cuda_state *state, rfa_error *err)
                        kernels[i].name, err);
     for (int i = 0; i < cuda_variant_count && status == RFA_OK; i++) {
         const cuda_variant *v = &cuda_variants[i];
-        if (state->capability < v->capability || (v->only && state->capability != v->only))
+        if (!state->module[v->image] || v->family > state->family)
             continue;
         CUfunction *function = &state->variant[i];
         status = cuda_check(driver,
@@ -113,6 +145,8 @@ static rfa_status read_device(cuda_state *state, rfa_error *err)
 static rfa_status open_state(cuda_state *state, rfa_error *err)
 {
     rfa_status status = read_device(state, err);
+    if (status == RFA_OK)
+        status = cuda_choose_family(state->capability, &state->family, err);
     if (status == RFA_OK)
         status = cuda_check(state->driver,
                             state->driver->DevicePrimaryCtxRetain(&state->context, state->device),

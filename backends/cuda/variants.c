@@ -46,11 +46,71 @@ static rfa_status launch(const cuda_variant *v, const cuda_state *state, CUfunct
 #define ANY_CARD(dtype_, name, width_, keys_, suffix, small_)                                      \
     {                                                                                              \
         .kernel = "rfa_attend_" #name "_" #width_ "_" #suffix,                                     \
-        .image = CUDA_IMAGE_attention_##name, .capability = 80, .dtype = dtype_, .width = width_,  \
-        .keys = keys_, .small = small_, .takes = takes, .launch = launch                           \
+        .image = CUDA_IMAGE_attention_##name, .dtype = dtype_, .width = width_, .keys = keys_,     \
+        .small = small_, .takes = takes, .launch = launch                                          \
     }
 
+/* ---- The fast families ---------------------------------------------------------------------- */
+
+enum cuda_walk cuda_walk_of(const rfa_problem *p)
+{
+    if (p->rule == RFA_RULE_DENSE)
+        return CUDA_WALK_DENSE;
+    if (p->rule == RFA_RULE_RECALL)
+        return p->mass == RFA_MASS_ESTIMATED ? CUDA_WALK_ESTIMATED : CUDA_WALK_EXACT;
+    return p->track_recall ? CUDA_WALK_EXACT : CUDA_WALK_VOTE;
+}
+
+/* They write their output in pairs of elements. */
+static bool takes_pairs(const rfa_problem *p)
+{
+    uintptr_t pair = 2 * (uintptr_t)cuda_size_of(p->out_dtype);
+    bool even = ((uintptr_t)p->out.data + p->out.byte_offset) % pair == 0 && p->dim_v % 2 == 0;
+    for (int i = 0; i < 3; i++)
+        even &= p->out.stride[i] % 2 == 0;
+    return even;
+}
+
+/* Nothing here but the walk depends on the rule: never skipping must find the
+ * same kernels as dense. */
+bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
+{
+    const int64_t most = 65535; /* of a grid's second and third size */
+    return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
+           v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
+           p->block_k == 128 && p->visit_q % 128 == 0 && p->heads_q <= most && p->batch <= most &&
+           p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
+}
+
+#define FAST_KERNELS(each, dtype, name, width)                                                     \
+    each(dtype, name, width, dense, DENSE), each(dtype, name, width, vote, VOTE),                  \
+        each(dtype, name, width, estimated, ESTIMATED), each(dtype, name, width, exact, EXACT)
+
+#define AMPERE(dtype_, name, width_, suffix, walk_)                                                \
+    {                                                                                              \
+        .kernel = "rfa_ampere_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_ampere_##name,  \
+        .family = CUDA_FAMILY_AMPERE, .dtype = dtype_, .width = width_, .walk = CUDA_WALK_##walk_, \
+        .takes = cuda_ampere_takes, .launch = cuda_ampere_launch                                   \
+    }
+
+#define HOPPER(dtype_, name, width_, suffix, walk_)                                                \
+    {                                                                                              \
+        .kernel = "hopper_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_hopper,             \
+        .family = CUDA_FAMILY_HOPPER, .dtype = dtype_, .width = width_, .maps = true,              \
+        .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes, .launch = cuda_hopper_launch        \
+    }
+
+/* ---- All of them --------------------------------------------------------------------------- */
+
 const cuda_variant cuda_variants[] = {
+    FAST_KERNELS(HOPPER, RFA_BF16, bf16, 64),
+    FAST_KERNELS(HOPPER, RFA_BF16, bf16, 128),
+    FAST_KERNELS(HOPPER, RFA_F16, f16, 64),
+    FAST_KERNELS(HOPPER, RFA_F16, f16, 128),
+    FAST_KERNELS(AMPERE, RFA_BF16, bf16, 64),
+    FAST_KERNELS(AMPERE, RFA_BF16, bf16, 128),
+    FAST_KERNELS(AMPERE, RFA_F16, f16, 64),
+    FAST_KERNELS(AMPERE, RFA_F16, f16, 128),
     ANY_CARD(RFA_F16, f16, 64, 64, 64, false),
     ANY_CARD(RFA_F16, f16, 64, 128, 128, false),
     ANY_CARD(RFA_F16, f16, 128, 64, 64, false),

@@ -29,6 +29,8 @@ typedef struct oracle_block {
     /* Unit of rounding error to expect in each output row from f32 arithmetic:
      * 2^-24 (4 + largest sum_i |q_i k_i| scale) * sum_c p_c max_d |v_c,d|. */
     double *rounding;
+    /* Of weights rounded one by one: sqrt(sum_c (p_c max_d |v_c,d|)^2). */
+    double *spread;
     int64_t counted, kept; /* N of the specification, and how many were kept */
     int64_t unmasked;      /* key blocks with an unmasked pair, visited or not */
     uint32_t *followed;    /* decisions this walk followed: given ones or its own */

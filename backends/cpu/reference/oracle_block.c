@@ -66,6 +66,7 @@ rfa_status oracle_block_alloc(const oracle *o, bool want_block_mass, oracle_bloc
     block->recall = oracle_array(rows, 1, sizeof(*block->recall));
     block->recall_exact = oracle_array(rows, 1, sizeof(*block->recall_exact));
     block->rounding = oracle_array(rows, 1, sizeof(*block->rounding));
+    block->spread = oracle_array(rows, 1, sizeof(*block->spread));
     block->followed = oracle_array(block->words, 1, sizeof(*block->followed));
     block->derived = oracle_array(block->words, 1, sizeof(*block->derived));
     block->unsure = oracle_array(block->words, 1, sizeof(*block->unsure));
@@ -73,8 +74,8 @@ rfa_status oracle_block_alloc(const oracle *o, bool want_block_mass, oracle_bloc
     if (want_block_mass)
         block->block_mass = oracle_array(p->blocks_k, 1, sizeof(*block->block_mass));
     if (block->row && block->out && block->lse && block->recall && block->recall_exact &&
-        block->rounding && block->followed && block->derived && block->unsure && block->scratch &&
-        (block->block_mass || !want_block_mass) &&
+        block->rounding && block->spread && block->followed && block->derived && block->unsure &&
+        block->scratch && (block->block_mass || !want_block_mass) &&
         allocate_scratch(p, want_block_mass, block->scratch))
         return RFA_OK;
     oracle_block_free(block);
@@ -90,6 +91,7 @@ void oracle_block_free(oracle_block *block)
     free(block->recall);
     free(block->recall_exact);
     free(block->rounding);
+    free(block->spread);
     free(block->followed);
     free(block->derived);
     free(block->unsure);

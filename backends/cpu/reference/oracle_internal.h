@@ -91,8 +91,9 @@ typedef struct oracle_row {
     mass skipped_exact;
     double kappa;
     int kappa_count;
-    double size;  /* largest sum_i |q_i k_i| scale among kept keys */
-    double value; /* sum of weights x max_d |v_d|, relative to kept.max */
+    double size;   /* largest sum_i |q_i k_i| scale among kept keys */
+    double value;  /* sum of weights x max_d |v_d|, relative to kept.max */
+    double spread; /* sum of their squares */
     /* Of the block at hand: */
     int64_t seen; /* unmasked keys, the first ones */
     mass block;

@@ -169,9 +169,12 @@ static void keep_row(walk *w, int64_t r)
     for (int64_t d = 0; d < s->dim_v; d++)
         acc[d] *= rescale;
     row->value *= rescale;
+    row->spread *= rescale * rescale;
     for (int64_t c = 0; c < row->seen; c++) {
         weight[c] *= factor;
-        row->value += weight[c] * s->v_size[c];
+        double size = weight[c] * s->v_size[c];
+        row->value += size;
+        row->spread += size * size;
     }
     for (int64_t d = 0; d < s->dim_v; d += LANES)
         lanes_add(acc + d, weight, s->v + d * s->keys, row->seen);
@@ -236,6 +239,7 @@ static void finish_row(const walk *w, int64_t r)
     block->recall[r] = mass_share(row->kept, row->skipped);
     block->recall_exact[r] = mass_share(row->kept, row->skipped_exact);
     block->rounding[r] = 0x1p-24 * (4 + row->size) * row->value * inverse;
+    block->spread[r] = sqrt(row->spread) * inverse;
 }
 
 /* Visits what the list left out, then each row's shares, averaged. */

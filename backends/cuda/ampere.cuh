@@ -1,0 +1,767 @@
+/* Attention by mma.sync and cp.async, for the common case: f16 or bf16, head dims
+ * to 128, decision blocks of 64 x 128, no causal mask. attention.cuh serves the rest.
+ *
+ * Who: a block of threads computes 128 query rows, two decision blocks of four
+ * warps each, which share the tiles of keys and values and decide apart. Of a
+ * decision block's four warps, two halve its rows (32 each, so that every fragment
+ * of keys or values feeds two matrix instructions) and two halve the keys (64
+ * each): the warps of one half of the rows agree on the row maxima, hold partial
+ * sums of the output over their own keys, and add them up at the very end.
+ *
+ * Where: q, one tile of 128 keys and one of their values in shared memory, rows in
+ * chunks of 16 bytes, chunk c of row r at c ^ (r & 7), so that neither copies nor
+ * ldmatrix meet bank conflicts. Scores (32 x 64 a warp) and output (32 x DIM) are
+ * registers; what decisions remember of a row is in shared memory, because
+ * there are no registers left for it.
+ *
+ * Order, per visit: [A] keys have arrived; values set out, if the visit before was
+ * kept; scores; maxima to shared memory; [B] next keys set out; exponentials if
+ * masses are exact; decision, by every warp for itself from the same numbers; [C]
+ * if one of the two decision blocks keeps the visit and its values are not there, they
+ * are fetched; exponentials; weights times values. [A] to [C] are barriers of the whole
+ * block, [C] only where there are decisions.
+ *
+ * One formula for the kept path in every walk, and own_sum apart from the sums
+ * that decisions read, is what makes never skipping equal dense bit for bit. */
+#ifndef RFA_CUDA_AMPERE_CUH
+#define RFA_CUDA_AMPERE_CUH
+
+#include "device.cuh"
+#include "tile.cuh"
+
+namespace ampere
+{
+
+constexpr int ROWS = AMPERE_ROWS, BLOCK_Q = AMPERE_BLOCK_Q, BLOCK_K = AMPERE_BLOCK_K;
+constexpr int THREADS = AMPERE_THREADS;
+constexpr int WARP_ROWS = 32, WARP_KEYS = 64;
+
+/* As cuda_walk. */
+enum walk_mode { WALK_DENSE = 1, WALK_VOTE = 2, WALK_ESTIMATED = 3, WALK_EXACT = 4 };
+
+/* What decisions know of a row: kept and skipped mass relative to max, and kappa. */
+struct account {
+    float max, kept, skipped;
+    float kappa, learned; /* learned: from how many visits */
+    float top; /* last visit's exp(max of the visit - max) if kappa is to learn from it */
+};
+
+/* By decision block, half of the keys, row. */
+struct exchange {
+    float top[2][2][BLOCK_Q], sum[2][2][BLOCK_Q];
+    account row[2][BLOCK_Q];
+    float4
+        own_sum[THREADS]; /* of a thread's own columns, by its four rows: what divides its output */
+    int kept[2];
+    float limit[2]; /* NaN: keeps everything */
+    cuda_sequence sequence;
+};
+
+static_assert(sizeof(exchange) <= AMPERE_EXCHANGE_BYTES, "the host counts shared memory");
+
+template <int DIM> struct layout {
+    static constexpr int pitch = DIM * 2, tile = 128 * pitch; /* bytes */
+    static constexpr int q = 0, k = tile, v = 2 * tile, x = 3 * tile;
+};
+
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+
+__device__ __forceinline__ float quad_max(float x)
+{
+    x = larger(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
+}
+
+__device__ __forceinline__ float warp_sum(float x)
+{
+    for (int step = 1; step < WARP; step *= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, step);
+    return x;
+}
+
+/* Among the four warps of a decision block. */
+__device__ __forceinline__ void group_sync(int group)
+{
+    asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices_at(uint32_t (&r)[4], uint32_t at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+__device__ __forceinline__ void load_matrices_transposed_at(uint32_t (&r)[4], uint32_t at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+__device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* 128 rows from `from` on, of which `rows` exist and `chunks` chunks of each. */
+template <class T, int DIM>
+__device__ __forceinline__ void load_tile(uint32_t to, const T *from, int64_t stride, int rows,
+                                          int chunks)
+{
+    constexpr int per_row = DIM / 8, step = THREADS / per_row;
+    int row = threadIdx.x / per_row, chunk = threadIdx.x % per_row;
+    const T *at = from + row * stride + chunk * 8;
+    to += row * layout<DIM>::pitch + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+    for (int i = 0; i < 128 / step; i++) {
+        bool there = row + i * step < rows && chunk < chunks;
+        copy_chunk(to + i * step * layout<DIM>::pitch, there ? at : from, there);
+        at += step * stride;
+    }
+    commit_copies();
+}
+
+/* ---- The walk -------------------------------------------------------------------------------- */
+
+template <class T, int DIM, walk_mode MODE> struct walk {
+    using at = layout<DIM>;
+    static constexpr bool decides = MODE != WALK_DENSE;
+
+    const cuda_call &c;
+    uint32_t shared; /* address of q */
+    exchange &x;
+    int lane, group, half_rows, half_keys; /* of this warp */
+    int rows;                              /* of this warp's decision block that exist */
+    int len_k, visits;
+    int32_t entry; /* 32 entries of the list at a time, one a lane */
+    float entry_rest;
+    bool pending; /* sums of the last visit are still to be counted */
+
+    /* Rows 16 i / 2 + 8 (i % 2) + lane / 4 of the warp's 32. */
+    float max[4];
+    float score[2][8][4], out[2][DIM / 8][4];
+
+    __device__ __forceinline__ int warp_row(int i) const
+    {
+        return half_rows * WARP_ROWS + i / 2 * 16 + i % 2 * 8 + lane / 4;
+    }
+
+    /* ---- Start ---- */
+
+    __device__ __forceinline__ walk(const cuda_call &call, char *raw)
+        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
+    {
+        const cuda_sequence s = c.sequence[sequence_index(c, batch())];
+        int warp = threadIdx.x / WARP;
+        lane = threadIdx.x % WARP;
+        group = warp / 4;
+        half_rows = warp % 2;
+        half_keys = warp / 2 % 2;
+        rows = (int)smaller(BLOCK_Q, s.len_q - first_row() - group * BLOCK_Q);
+        len_k = (int)s.len_k;
+        pending = false;
+        if (threadIdx.x % 128 == 0)
+            x.kept[group] = 0;
+        if (threadIdx.x == 0)
+            x.sequence = s;
+        int64_t visit_group = first_row() / c.visit_q;
+        visits = first_row() < s.len_q ? c.list_count[head_index() * c.groups + visit_group] : 0;
+        find_rule();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            max[i] = -INFINITY;
+        x.own_sum[threadIdx.x] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < DIM / 2; i++)
+            out[i / (DIM / 4)][i / 4 % (DIM / 8)][i % 4] = 0;
+    }
+
+    /* Registers are too few to hold what can be had again. */
+
+    __device__ __forceinline__ static int batch()
+    {
+        return blockIdx.z;
+    }
+
+    __device__ __forceinline__ static int head()
+    {
+        return blockIdx.y;
+    }
+
+    /* Of the block of threads, in its sequence. */
+    __device__ __forceinline__ static int first_row()
+    {
+        return blockIdx.x * ROWS;
+    }
+
+    __device__ __forceinline__ int64_t head_index() const
+    {
+        return batch() * c.heads_q + head();
+    }
+
+    __device__ __forceinline__ int q_block() const
+    {
+        return first_row() / BLOCK_Q + group;
+    }
+
+    /* scale log2(e) */
+    __device__ __forceinline__ float factor() const
+    {
+        return c.scale * 1.44269504088896340736f;
+    }
+
+    __device__ __forceinline__ rfa_skip_rule rule() const
+    {
+        return {c.rule, x.limit[group], c.share, c.pace, {0, 0}};
+    }
+
+    __device__ __forceinline__ void find_rule()
+    {
+        if (!decides)
+            return;
+        bool dense = rows > 0 && c.dense_rows[sequence_index(c, batch()) * c.blocks_q + q_block()];
+        if (threadIdx.x % 128 == 0)
+            x.limit[group] = dense ? NAN : c.limits[head_index()];
+        if (threadIdx.x % 128 < BLOCK_Q)
+            x.row[group][threadIdx.x % 128] = {-INFINITY, 0, 0, 0, 0, 0};
+    }
+
+    __device__ __forceinline__ uint32_t *decision_words() const
+    {
+        return c.decisions.data && rows > 0
+                   ? row_at<uint32_t>(c.decisions, batch(), head(), q_block())
+                   : nullptr;
+    }
+
+    __device__ __forceinline__ void clear_decisions()
+    {
+        uint32_t *words = decision_words();
+        for (int64_t i = threadIdx.x % 128; words && i < ceil_div(c.blocks_k, 32); i += 128)
+            words[i] = 0;
+    }
+
+    /* ---- Loads ---- */
+
+    /* The block of entry n, and whether a range keeps it, which needs n to be at hand. */
+    __device__ __forceinline__ void read_list(int n)
+    {
+        int slot = n + lane;
+        entry = 0;
+        entry_rest = RFA_NO_PREDICTION;
+        if (slot >= visits)
+            return;
+        int64_t at = batch() * c.list_stride[0] + head() * c.list_stride[1] +
+                     first_row() / c.visit_q * c.list_stride[2] + slot;
+        entry = c.list[at];
+        if (c.list_rest)
+            entry_rest = c.list_rest[at];
+        if (c.key_flags[sequence_index(c, batch()) * c.blocks_k + entry] & RFA_BLOCK_ALWAYS_KEEP)
+            entry |= INT32_MIN;
+    }
+
+    __device__ __forceinline__ void load_queries()
+    {
+        const cuda_sequence s = c.sequence[sequence_index(c, batch())];
+        const T *from = row_at<const T>(c.seen_q, batch(), head(), s.first_q + first_row());
+        load_tile<T, DIM>(shared + at::q, from, c.seen_q.stride[2],
+                          (int)smaller(ROWS, s.len_q - first_row()), (c.dim + 7) / 8);
+    }
+
+    __device__ __forceinline__ int keys_of(int block) const
+    {
+        return min(BLOCK_K, len_k - block * BLOCK_K);
+    }
+
+    __device__ __forceinline__ int head_kv() const
+    {
+        return head() / (int)(c.heads_q / c.heads_kv);
+    }
+
+    __device__ __forceinline__ void load_keys(int block)
+    {
+        const T *from = row_at<const T>(c.seen_k, batch(), head_kv(),
+                                        x.sequence.first_k + (int64_t)block * BLOCK_K);
+        load_tile<T, DIM>(shared + at::k, from, c.seen_k.stride[2], keys_of(block),
+                          (c.dim + 7) / 8);
+    }
+
+    __device__ __forceinline__ void load_values(int block)
+    {
+        const T *from = row_at<const T>(c.seen_v, batch(), head_kv(),
+                                        x.sequence.first_k + (int64_t)block * BLOCK_K);
+        load_tile<T, DIM>(shared + at::v, from, c.seen_v.stride[2], keys_of(block),
+                          (c.dim_v + 7) / 8);
+    }
+
+    /* ---- Scores ---- */
+
+    __device__ __forceinline__ void multiply_keys()
+    {
+        uint32_t q_row = group * BLOCK_Q + half_rows * WARP_ROWS + lane % 16;
+        uint32_t k_row = half_keys * WARP_KEYS + lane % 8 + lane / 16 * 8;
+        uint32_t q = shared + at::q + q_row * at::pitch + ((lane / 16 ^ lane % 8) << 4);
+        uint32_t k = shared + at::k + k_row * at::pitch + ((lane / 8 % 2 ^ lane % 8) << 4);
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            score[i / 32][i / 4 % 8][i % 4] = 0;
+#pragma unroll
+        for (int step = 0; step < DIM / 16; step++) {
+            uint32_t a[2][4], b[4];
+            uint32_t mix = (step * 2 % 8) << 4, far = step / 4 * 128;
+            load_matrices_at(a[0], (q ^ mix) + far);
+            load_matrices_at(a[1], (q ^ mix) + far + 16 * at::pitch);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                load_matrices_at(b, (k ^ mix) + far + n * 16 * at::pitch);
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    multiply_add(score[m][2 * n], a[m], b[0], b[1], T());
+                    multiply_add(score[m][2 * n + 1], a[m], b[2], b[3], T());
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void mask_past_end(int block)
+    {
+        int keys = keys_of(block) - half_keys * WARP_KEYS - lane % 4 * 2;
+        if (keys + lane % 4 * 2 >= WARP_KEYS)
+            return;
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            if (i / 4 % 8 * 8 + i % 2 >= keys)
+                score[i / 32][i / 4 % 8][i % 4] = -INFINITY;
+    }
+
+    __device__ __forceinline__ void share_maxima()
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float top = -INFINITY;
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                top =
+                    larger(top, larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
+            top = quad_max(top);
+            if (lane % 4 == 0)
+                x.top[group][half_keys][warp_row(i)] = top;
+        }
+    }
+
+    /* ---- Softmax ---- */
+
+    __device__ __forceinline__ float next_max(int i) const
+    {
+        int row = warp_row(i);
+        return larger(max[i], larger(x.top[group][0][row], x.top[group][1][row]));
+    }
+
+    /* Scores become exp(S - m'); sums of this thread's columns. */
+    __device__ __forceinline__ void weigh(float (&sum)[4])
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float next = next_max(i), offset = (next == -INFINITY ? 0 : next) * factor();
+            float even = 0, odd = 0;
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                float &a = score[i / 2][n][i % 2 * 2], &b = score[i / 2][n][i % 2 * 2 + 1];
+                a = exp2_fast(fmaf(a, factor(), -offset));
+                b = exp2_fast(fmaf(b, factor(), -offset));
+                even += a;
+                odd += b;
+            }
+            sum[i] = even + odd;
+        }
+    }
+
+    __device__ __forceinline__ void share_sums(const float (&sum)[4])
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float all = quad_sum(sum[i]);
+            if (lane % 4 == 0)
+                x.sum[group][half_keys][warp_row(i)] = all;
+        }
+    }
+
+    /* Rescales what is there to the new maxima. */
+    __device__ __forceinline__ void rescale(const float (&sum)[4])
+    {
+        float decay[4];
+        bool same = true;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float next = next_max(i), reference = next == -INFINITY ? 0 : next;
+            decay[i] = exp2_fast((max[i] - reference) * factor());
+            max[i] = next;
+            same &= decay[i] == 1;
+        }
+        float4 &own = x.own_sum[threadIdx.x];
+        own = {fmaf(own.x, decay[0], sum[0]), fmaf(own.y, decay[1], sum[1]),
+               fmaf(own.z, decay[2], sum[2]), fmaf(own.w, decay[3], sum[3])};
+        if (__all_sync(ALL_LANES, same))
+            return;
+#pragma unroll
+        for (int i = 0; i < DIM; i++) {
+            int m = i / (DIM / 2), e = i % 4;
+            out[m][i / 4 % (DIM / 8)][e] *= decay[m * 2 + e / 2];
+        }
+    }
+
+    __device__ __forceinline__ void multiply_values()
+    {
+        uint32_t row = half_keys * WARP_KEYS + lane % 16;
+        uint32_t v = shared + at::v + row * at::pitch + ((lane / 16 ^ lane % 8) << 4);
+        uint32_t weight[2][4][4]; /* by 16 rows, 16 keys: an operand each */
+#pragma unroll
+        for (int i = 0; i < 32; i++) {
+            const float *pair = &score[i / 16][i / 4 % 4 * 2 + i % 4 / 2][i % 2 * 2];
+            weight[i / 16][i / 4 % 4][i % 4] = pack(pair[0], pair[1], T());
+        }
+#pragma unroll
+        for (int d = 0; d < DIM / 16; d++) {
+            uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint32_t b[4];
+                load_matrices_transposed_at(b, (v ^ mix) + far + k * 16 * at::pitch);
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    multiply_add(out[m][2 * d], weight[m][k], b[0], b[1], T());
+                    multiply_add(out[m][2 * d + 1], weight[m][k], b[2], b[3], T());
+                }
+            }
+        }
+    }
+
+    /* ---- Decisions: a lane looks at rows lane and lane + 32 of its decision block ---- */
+
+    struct row_visit {
+        account row;
+        float top, next, reference, decay;
+        float mass; /* true or estimated, relative to next */
+        bool exists;
+    };
+
+    /* The last visit's sums join an account that was brought to its maximum. */
+    __device__ __forceinline__ void count_pending(account &a, int row) const
+    {
+        float mass = x.sum[group][0][row] + x.sum[group][1][row];
+        a.kept += mass;
+        if (MODE == WALK_ESTIMATED && a.top > 0) {
+            a.learned += 1;
+            a.kappa = rfa_kappa_update(a.kappa, mass / a.top, (int)a.learned);
+        }
+    }
+
+    __device__ __forceinline__ row_visit look(int row, float keys) const
+    {
+        row_visit w;
+        w.row = x.row[group][row];
+        if (MODE != WALK_EXACT && pending)
+            count_pending(w.row, row);
+        w.exists = row < rows;
+        w.top = larger(x.top[group][0][row], x.top[group][1][row]);
+        w.next = larger(w.row.max, w.top);
+        w.reference = w.next == -INFINITY ? 0 : w.next;
+        w.decay = exp2_fast((w.row.max - w.reference) * factor());
+        w.row.top = exp2_fast((w.top - w.reference) * factor());
+        w.mass = 0;
+        if (MODE == WALK_EXACT)
+            w.mass = x.sum[group][0][row] + x.sum[group][1][row];
+        if (MODE == WALK_ESTIMATED)
+            w.mass = w.row.top * (w.row.learned > 0 ? w.row.kappa : keys);
+        return w;
+    }
+
+    __device__ __forceinline__ bool votes_skip(const row_visit &w) const
+    {
+        float above = w.top == -INFINITY ? w.top : (w.top - w.row.max) * c.scale;
+        float lse = c.rule == RFA_SKIP_ENERGY ? __logf(w.row.kept) : 0;
+        return !w.exists || rfa_row_votes_skip(rule(), above, 0, lse);
+    }
+
+    __device__ __forceinline__ bool rule_skips(const row_visit (&w)[2], int n, float block_rest)
+    {
+        if (MODE == WALK_VOTE || (MODE == WALK_EXACT && c.rule != RFA_SKIP_RECALL))
+            return __all_sync(ALL_LANES, votes_skip(w[0]) & votes_skip(w[1]));
+        float lost = 0, spent = 0;
+        bool veto = false;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            rfa_row_share share = rfa_share_of_row(rule(), w[r].row.kept * w[r].decay,
+                                                   w[r].row.skipped * w[r].decay, w[r].mass);
+            lost += w[r].exists ? share.lost : 0;
+            spent += w[r].exists ? share.spent : 0;
+            veto |= w[r].exists && share.veto;
+        }
+        veto = __any_sync(ALL_LANES, veto);
+        return rfa_block_within_budget(rule(), n, visits, warp_sum(lost) / (float)rows,
+                                       warp_sum(spent) / (float)rows, veto, block_rest);
+    }
+
+    __device__ __forceinline__ account after_keeping(const row_visit &w) const
+    {
+        account a = w.row;
+        a.max = w.next;
+        a.kept = a.kept * w.decay + (MODE == WALK_EXACT ? w.mass : 0);
+        a.skipped *= w.decay;
+        if (!rfa_kappa_learns((w.top - w.reference) * c.scale, 0))
+            a.top = 0;
+        return a;
+    }
+
+    __device__ __forceinline__ account after_skipping(const row_visit &w) const
+    {
+        account a = w.row;
+        float mass = w.mass;
+        if (MODE == WALK_VOTE)
+            return a;
+        if (a.max == -INFINITY) /* nothing is relative to it yet */
+            a.max = w.top;
+        float reference = a.max == -INFINITY ? 0 : a.max;
+        if (w.reference > reference)
+            mass *= exp2_fast((w.reference - reference) * factor());
+        /* Only recalls next to 0 come near this; an infinity would turn into NaN. */
+        a.skipped = fminf(a.skipped + mass, 3.402823466e38f);
+        return a;
+    }
+
+    /* Whether this warp's decision block keeps visit n; then [C], and the accounts. */
+    __device__ __forceinline__ bool decide(int n, int block, bool always, float block_rest,
+                                           bool &any)
+    {
+        const row_visit w[2] = {look(lane, (float)keys_of(block)),
+                                look(lane + WARP, (float)keys_of(block))};
+        bool keep = rows > 0 &&
+                    (n == 0 || always || isnan(x.limit[group]) || !rule_skips(w, n, block_rest));
+        any = __syncthreads_or(keep);
+        if (threadIdx.x % 128 < WARP) {
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                x.row[group][lane + WARP * r] = keep ? after_keeping(w[r]) : after_skipping(w[r]);
+        }
+        pending = keep;
+        return keep;
+    }
+
+    __device__ __forceinline__ void record(int block)
+    {
+        uint32_t *words = decision_words();
+        x.kept[group]++;
+        if (words)
+            words[block / 32] |= 1u << block % 32;
+    }
+
+    /* ---- A visit ---- */
+
+    __device__ __forceinline__ void fetch_values(int block)
+    {
+        load_values(block);
+        wait_copies<0>();
+        __syncthreads();
+    }
+
+    /* fetch: whether the values set out before the decision; then, whether either
+     * decision block kept the visit. */
+    __device__ __forceinline__ void visit(int n, bool &fetch)
+    {
+        int listed = __shfl_sync(ALL_LANES, entry, n % WARP), block = listed & INT32_MAX;
+        float block_rest = __shfl_sync(ALL_LANES, entry_rest, n % WARP);
+        if (n % WARP == WARP - 1)
+            read_list(n + 1);
+        wait_copies<0>();
+        __syncthreads(); /* [A] */
+        if (fetch)
+            load_values(block);
+        if (rows > 0) {
+            multiply_keys();
+            mask_past_end(block);
+            share_maxima();
+        }
+        wait_copies<0>();
+        __syncthreads(); /* [B] */
+        int following = __shfl_sync(ALL_LANES, entry, (n + 1) % WARP) & INT32_MAX;
+        if (n + 1 < visits)
+            load_keys(following);
+
+        float sum[4];
+        bool keep = rows > 0, any = true;
+        if (MODE == WALK_EXACT && rows > 0) {
+            weigh(sum);
+            share_sums(sum);
+            group_sync(group);
+        }
+        if (decides)
+            keep = decide(n, block, listed < 0, block_rest, any);
+        if (any && !fetch)
+            fetch_values(block);
+        fetch = any;
+        if (!keep)
+            return;
+        if (MODE != WALK_EXACT)
+            weigh(sum);
+        if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
+            share_sums(sum);
+        rescale(sum);
+        multiply_values();
+        if (threadIdx.x % 128 == 0)
+            record(block);
+    }
+
+    /* ---- End ---- */
+
+    /* The partial sums over the upper half of the keys join those over the lower
+     * one. True for the warps that then have the rows. */
+    __device__ __forceinline__ bool join_halves(float (&sum)[4])
+    {
+        float *part = (float *)__cvta_shared_to_generic(shared + at::k);
+        int slot = (group * 2 + half_rows) * WARP + lane; /* of 128 */
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sum[i] = quad_sum((&x.own_sum[threadIdx.x].x)[i]);
+        if (half_keys == 1) {
+#pragma unroll
+            for (int i = 0; i < DIM; i++)
+                part[i * 128 + slot] = out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (lane % 4 == 0)
+                    x.top[group][0][warp_row(i)] = sum[i];
+        }
+        __syncthreads();
+        if (half_keys == 1)
+            return false;
+#pragma unroll
+        for (int i = 0; i < DIM; i++)
+            out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] += part[i * 128 + slot];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sum[i] += x.top[group][0][warp_row(i)];
+        return true;
+    }
+
+    __device__ __forceinline__ int64_t caller_row(int row) const
+    {
+        int64_t position = first_row() + group * BLOCK_Q + row;
+        const cuda_sequence &s = x.sequence;
+        if (c.order_q)
+            position = c.order_q[(c.one_order ? 0 : s.first_q) + position];
+        return s.first_q + position;
+    }
+
+    template <class O> __device__ __forceinline__ void write_row(int i, int64_t row, float sum)
+    {
+        O *to = row_at<O>(c.out, batch(), head(), row);
+        float inverse = sum == 0 ? 0 : 1 / sum;
+#pragma unroll
+        for (int d = 0; d < DIM / 8; d++) {
+            int element = d * 8 + lane % 4 * 2;
+            float a = out[i / 2][d][i % 2 * 2] * inverse,
+                  b = out[i / 2][d][i % 2 * 2 + 1] * inverse;
+            if (element >= c.dim_v)
+                continue;
+            if (sizeof(O) == 4)
+                *(float2 *)(to + element) = make_float2(a, b);
+            else
+                *(uint32_t *)(to + element) = pack(a, b, T());
+        }
+    }
+
+    __device__ __forceinline__ void write_rows(const float (&sum)[4])
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (warp_row(i) >= rows)
+                continue;
+            int64_t row = caller_row(warp_row(i));
+            if (c.out_dtype == CUDA_F32)
+                write_row<float>(i, row, sum[i]);
+            else
+                write_row<T>(i, row, sum[i]);
+            if (c.lse.data && lane % 4 == 0)
+                row_at<float>(c.lse, batch(), head(), 0)[row] =
+                    sum[i] == 0 ? -INFINITY : max[i] * c.scale + logf(sum[i]);
+        }
+    }
+
+    /* By one warp of the decision block. */
+    __device__ __forceinline__ void report()
+    {
+        float sum = 0;
+        for (int row = lane; row < rows; row += WARP) {
+            float recall = 1;
+            if (decides) {
+                account a = x.row[group][row];
+                if (MODE != WALK_EXACT && pending)
+                    count_pending(a, row);
+                recall = a.skipped == 0 ? 1 : a.kept / (a.kept + a.skipped);
+            }
+            sum += recall;
+            if (c.recall.data)
+                row_at<float>(c.recall, batch(), head(), 0)[caller_row(row)] = recall;
+        }
+        sum = warp_sum(sum);
+        if (lane != 0 || q_block() >= c.blocks_q)
+            return;
+        c.block_kept[head_index() * c.blocks_q + q_block()] = x.kept[group];
+        c.block_recall[head_index() * c.blocks_q + q_block()] = sum;
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        bool fetch = true;
+        clear_decisions();
+        load_queries();
+        read_list(0);
+        __syncthreads(); /* the sequence is there */
+        if (visits > 0)
+            load_keys(__shfl_sync(ALL_LANES, entry, 0) & INT32_MAX);
+#pragma unroll 1
+        for (int n = 0; n < visits; n++)
+            visit(n, fetch);
+        wait_copies<0>();
+        float sum[4];
+        if (join_halves(sum))
+            write_rows(sum);
+        if (threadIdx.x % 128 < WARP)
+            report();
+    }
+};
+
+} // namespace ampere
+
+/* Blocks: one for each 128 query rows of a head; 256 threads. */
+#define AMPERE_KERNEL(name, type, dim, mode)                                                       \
+    extern "C" __global__ void __launch_bounds__(ampere::THREADS, 1)                               \
+        name(const __grid_constant__ cuda_call c)                                                  \
+    {                                                                                              \
+        extern __shared__ __align__(1024) char raw[];                                              \
+        ampere::walk<type, dim, ampere::mode>(c, raw).run();                                       \
+    }
+
+#define AMPERE_KERNELS(name, type, dim)                                                            \
+    AMPERE_KERNEL(name##_dense, type, dim, WALK_DENSE)                                             \
+    AMPERE_KERNEL(name##_vote, type, dim, WALK_VOTE)                                               \
+    AMPERE_KERNEL(name##_estimated, type, dim, WALK_ESTIMATED)                                     \
+    AMPERE_KERNEL(name##_exact, type, dim, WALK_EXACT)
+
+#endif

@@ -1,0 +1,127 @@
+/* Starts the Hopper kernels: which problems they take, and what they are given
+ * (hopper/params.h). */
+#include <string.h>
+
+#include "cuda_backend.h"
+#include "hopper/params.h"
+
+bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
+{
+    (void)state;
+    return cuda_is_common(v, p) && !p->packed;
+}
+
+/* ---- What they are given --------------------------------------------------------------------- */
+
+/* Strides are whole 16 bytes already. */
+bool cuda_map_fits(const cuda_rows *rows, int64_t batch, int64_t heads, int64_t count)
+{
+    const int64_t extent[3] = {batch, heads, count}, most = (int64_t)1 << 39;
+    bool fits = true;
+    for (int i = 0; i < 3; i++)
+        fits &= extent[i] <= 1 || (rows->stride[i] > 0 && rows->stride[i] < most);
+    return fits;
+}
+
+/* A dimension of one row, head or batch entry may have any stride: its own may not fit. */
+static cuuint64_t map_stride(int64_t stride, int64_t extent)
+{
+    return extent <= 1 ? 16 : 2 * (cuuint64_t)stride;
+}
+
+/* Dimensions are (element, row, head, batch); a box holds `box` rows of 64 elements. */
+static rfa_status encode_map(CUtensorMap *map, const cuda_driver *driver, const cuda_call *c,
+                             const cuda_rows *rows, int32_t dim, int64_t count, int64_t heads,
+                             cuuint32_t box, rfa_error *err)
+{
+    const cuuint64_t sizes[4] = {(cuuint64_t)dim, (cuuint64_t)count, (cuuint64_t)heads,
+                                 (cuuint64_t)c->batch};
+    const cuuint64_t strides[3] = {map_stride(rows->stride[2], count),
+                                   map_stride(rows->stride[1], heads),
+                                   map_stride(rows->stride[0], c->batch)};
+    const cuuint32_t boxes[4] = {64, box, 1, 1}, steps[4] = {1, 1, 1, 1};
+    CUtensorMapDataType type =
+        c->dtype == CUDA_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    CUresult result = driver->TensorMapEncodeTiled(
+        map, type, 4, rows->data, sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return cuda_check(driver, result, "cuTensorMapEncodeTiled", err);
+}
+
+static rfa_status encode_maps(hopper_params *h, const cuda_driver *driver, const cuda_call *c,
+                              rfa_error *err)
+{
+    rfa_status status =
+        encode_map(&h->q, driver, c, &c->seen_q, c->dim, c->len_q, c->heads_q, HOPPER_BLOCK_Q, err);
+    if (status == RFA_OK)
+        status = encode_map(&h->k, driver, c, &c->seen_k, c->dim, c->len_k, c->heads_kv,
+                            HOPPER_BLOCK_K, err);
+    if (status == RFA_OK)
+        status = encode_map(&h->v, driver, c, &c->seen_v, c->dim_v, c->len_k, c->heads_kv,
+                            HOPPER_BLOCK_K, err);
+    return status;
+}
+
+static void set_outputs(hopper_params *h, const cuda_call *c)
+{
+    h->out = c->out.data;
+    h->lse = c->lse.data;
+    h->recall = c->recall.data;
+    h->decisions = c->decisions.data;
+    memcpy(h->out_stride, c->out.stride, sizeof(h->out_stride));
+    memcpy(h->lse_stride, c->lse.stride, sizeof(h->lse_stride));
+    memcpy(h->recall_stride, c->recall.stride, sizeof(h->recall_stride));
+    memcpy(h->decisions_stride, c->decisions.stride, sizeof(h->decisions_stride));
+    h->decision_words = (int32_t)cuda_ceil_div(c->blocks_k, 32);
+    h->block_recall = c->block_recall;
+    h->block_kept = c->block_kept;
+    h->order_q = c->order_q;
+    h->out_f32 = c->out_dtype == CUDA_F32;
+}
+
+static void set_lists(hopper_params *h, const cuda_call *c)
+{
+    h->list = c->list;
+    h->list_counts = c->list_count;
+    h->list_rest = c->list_rest;
+    memcpy(h->list_stride, c->list_stride, sizeof(h->list_stride));
+    h->visit_q = c->visit_q;
+    h->groups = (int32_t)c->groups;
+    h->limits = c->limits;
+    h->always_keep = c->key_flags;
+    h->dense_rows = c->dense_rows;
+}
+
+static void set_problem(hopper_params *h, const cuda_call *c)
+{
+    h->len_q = c->len_q;
+    h->len_k = c->len_k;
+    h->heads_q = (int32_t)c->heads_q;
+    h->heads_kv = (int32_t)c->heads_kv;
+    h->dim_v = c->dim_v;
+    h->blocks_q = (int32_t)c->blocks_q;
+    h->rule = c->rule;
+    h->scale = c->scale;
+    h->share = c->share;
+    h->pace = c->pace;
+}
+
+rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CUfunction kernel,
+                              const rfa_problem *p, const cuda_call *c, rfa_error *err)
+{
+    hopper_params h;
+    void *parameters[] = {&h};
+    memset(&h, 0, sizeof(h));
+    rfa_status status = encode_maps(&h, state->driver, c, err);
+    if (status != RFA_OK)
+        return status;
+    set_problem(&h, c);
+    set_lists(&h, c);
+    set_outputs(&h, c);
+    CUresult result = state->driver->LaunchKernel(
+        kernel, (unsigned)cuda_ceil_div(p->len_q, HOPPER_ROWS), (unsigned)p->heads_q,
+        (unsigned)p->batch, HOPPER_THREADS, 1, 1, (unsigned)HOPPER_SHARED_BYTES(v->width),
+        p->stream, parameters, NULL);
+    return cuda_check(state->driver, result, v->kernel, err);
+}
