@@ -82,7 +82,7 @@ enum cuda_kernel {
 /* Kernels of one kind, from those that do everything to the fastest. */
 enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_AMPERE, CUDA_FAMILY_HOPPER };
 
-enum { CUDA_MAX_VARIANTS = 64 };
+enum { CUDA_MAX_VARIANTS = 96 };
 
 /* Memory that captured graphs hold. */
 typedef struct cuda_kept_block {
@@ -196,6 +196,7 @@ struct cuda_variant {
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
     bool maps;     /* reads q, k and v through tensor maps */
+    bool pair;     /* thread blocks come in pairs */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);

@@ -8,7 +8,8 @@
 bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
     (void)state;
-    return cuda_is_common(v, p) && !p->packed;
+    /* A pair of blocks walks one list. */
+    return cuda_is_common(v, p) && !p->packed && (!v->pair || p->visit_q % (2 * HOPPER_ROWS) == 0);
 }
 
 /* ---- What they are given --------------------------------------------------------------------- */
@@ -29,17 +30,17 @@ static cuuint64_t map_stride(int64_t stride, int64_t extent)
     return extent <= 1 ? 16 : 2 * (cuuint64_t)stride;
 }
 
-/* Dimensions are (element, row, head, batch); a box holds `box` rows of 64 elements. */
+/* Dimensions are (element, row, head, batch); a box holds 64 rows of 64 elements. */
 static rfa_status encode_map(CUtensorMap *map, const cuda_driver *driver, const cuda_call *c,
                              const cuda_rows *rows, int32_t dim, int64_t count, int64_t heads,
-                             cuuint32_t box, rfa_error *err)
+                             rfa_error *err)
 {
     const cuuint64_t sizes[4] = {(cuuint64_t)dim, (cuuint64_t)count, (cuuint64_t)heads,
                                  (cuuint64_t)c->batch};
     const cuuint64_t strides[3] = {map_stride(rows->stride[2], count),
                                    map_stride(rows->stride[1], heads),
                                    map_stride(rows->stride[0], c->batch)};
-    const cuuint32_t boxes[4] = {64, box, 1, 1}, steps[4] = {1, 1, 1, 1};
+    const cuuint32_t boxes[4] = {64, 64, 1, 1}, steps[4] = {1, 1, 1, 1};
     CUtensorMapDataType type =
         c->dtype == CUDA_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
     CUresult result = driver->TensorMapEncodeTiled(
@@ -52,14 +53,11 @@ static rfa_status encode_map(CUtensorMap *map, const cuda_driver *driver, const 
 static rfa_status encode_maps(hopper_params *h, const cuda_driver *driver, const cuda_call *c,
                               rfa_error *err)
 {
-    rfa_status status =
-        encode_map(&h->q, driver, c, &c->seen_q, c->dim, c->len_q, c->heads_q, HOPPER_BLOCK_Q, err);
+    rfa_status status = encode_map(&h->q, driver, c, &c->seen_q, c->dim, c->len_q, c->heads_q, err);
     if (status == RFA_OK)
-        status = encode_map(&h->k, driver, c, &c->seen_k, c->dim, c->len_k, c->heads_kv,
-                            HOPPER_BLOCK_K, err);
+        status = encode_map(&h->k, driver, c, &c->seen_k, c->dim, c->len_k, c->heads_kv, err);
     if (status == RFA_OK)
-        status = encode_map(&h->v, driver, c, &c->seen_v, c->dim_v, c->len_k, c->heads_kv,
-                            HOPPER_BLOCK_K, err);
+        status = encode_map(&h->v, driver, c, &c->seen_v, c->dim_v, c->len_k, c->heads_kv, err);
     return status;
 }
 
@@ -119,8 +117,9 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     set_problem(&h, c);
     set_lists(&h, c);
     set_outputs(&h, c);
+    int64_t step = v->pair ? 2 : 1, rows = step * HOPPER_ROWS;
     CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)cuda_ceil_div(p->len_q, HOPPER_ROWS), (unsigned)p->heads_q,
+        kernel, (unsigned)(step * cuda_ceil_div(p->len_q, rows)), (unsigned)p->heads_q,
         (unsigned)p->batch, HOPPER_THREADS, 1, 1, (unsigned)HOPPER_SHARED_BYTES(v->width),
         p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);

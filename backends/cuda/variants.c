@@ -93,12 +93,17 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
         .takes = cuda_ampere_takes, .launch = cuda_ampere_launch                                   \
     }
 
-#define HOPPER(dtype_, name, width_, suffix, walk_)                                                \
+#define HOPPER_BLOCKS(dtype_, name, width_, suffix, walk_, pair_)                                  \
     {                                                                                              \
         .kernel = "hopper_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_hopper,             \
         .family = CUDA_FAMILY_HOPPER, .dtype = dtype_, .width = width_, .maps = true,              \
-        .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes, .launch = cuda_hopper_launch        \
+        .pair = pair_, .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                      \
+        .launch = cuda_hopper_launch                                                               \
     }
+
+#define HOPPER(dtype, name, width, suffix, walk)                                                   \
+    HOPPER_BLOCKS(dtype, name, width, suffix##_pair, walk, true),                                  \
+        HOPPER_BLOCKS(dtype, name, width, suffix, walk, false)
 
 /* ---- All of them --------------------------------------------------------------------------- */
 

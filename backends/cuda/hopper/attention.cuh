@@ -876,13 +876,6 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
         return p.order_q ? p.order_q[row] : row;
     }
 
-    /* Where the output has this thread's r-th row. */
-    __device__ __forceinline__ int64_t output_row(int r)
-    {
-        int64_t row = at.row + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
-        return p.order_q ? p.order_q[row] : row;
-    }
-
     __device__ __forceinline__ void store_rows(const float (&inverse)[2])
     {
 #pragma unroll
