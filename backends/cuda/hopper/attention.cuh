@@ -536,14 +536,12 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
     {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float a = scores[2 * r], b = scores[2 * r + 1];
+            float top[4] = {scores[2 * r], scores[2 * r + 1], scores[2 * r + 4], scores[2 * r + 5]};
 #pragma unroll
-            for (int j = 1; j < 16; j++) {
-                a = larger(a, scores[4 * j + 2 * r]);
-                b = larger(b, scores[4 * j + 2 * r + 1]);
-            }
+            for (int j = 4; j < 32; j++)
+                top[j % 4] = larger(top[j % 4], scores[4 * (j / 2) + 2 * r + j % 2]);
             row_visit &w = visit[r];
-            w.max = quad_max(larger(a, b));
+            w.max = quad_max(larger(larger(top[0], top[1]), larger(top[2], top[3])));
             w.next = larger(row[r].max, w.max);
             w.reference = w.next == -INFINITY ? 0.f : w.next;
         }
@@ -561,14 +559,15 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float offset = visit[r].reference * factor;
-            float sum[4]; /* short chains: they end soon after the last exponential */
+            float sum[8]; /* short chains: they end soon after the last exponential */
 #pragma unroll
             for (int j = 0; j < 32; j++) {
                 float &x = scores[4 * (j / 2) + 2 * r + j % 2];
                 x = exp2_fast(fmaf(x, factor, -offset));
-                sum[j % 4] = j < 4 ? x : sum[j % 4] + x;
+                sum[j % 8] = j < 8 ? x : sum[j % 8] + x;
             }
-            visit[r].mass = quad_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+            visit[r].mass = quad_sum(((sum[0] + sum[1]) + (sum[2] + sum[3])) +
+                                     ((sum[4] + sum[5]) + (sum[6] + sum[7])));
         }
     }
 
