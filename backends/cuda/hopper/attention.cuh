@@ -354,7 +354,11 @@ template <walk_mode mode> struct recorder {
             own = lane == i ? both : own;
         }
         int slot = first + lane;
-        uint32_t block = (uint32_t)(lane < count && at.list ? at.list[slot] : slot);
+        uint32_t block;
+        if (mode == WALK_DENSE)
+            block = (uint32_t)(lane < count && at.list ? at.list[slot] : slot);
+        else /* the producer, a few visits ahead, has not written over it */
+            block = x->visit[slot % (2 * VISITS_AT_ONCE)].x & BLOCK_BITS;
         if (own & 1)
             write(0, block);
         if (own & 2)
