@@ -42,7 +42,7 @@
     X(TensorMapEncodeTiled)
 
 typedef struct cuda_driver {
-#define X(name) __typeof__(cu##name) *name;
+#define X(name) __typeof__(cu##name) *(name);
     CUDA_DRIVER_CALLS(X)
 #undef X
     int version; /* 1000 major + 10 minor */

@@ -46,8 +46,8 @@ static rfa_status launch(const cuda_variant *v, const cuda_state *state, CUfunct
 #define ANY_CARD(dtype_, name, width_, keys_, suffix, small_)                                      \
     {                                                                                              \
         .kernel = "rfa_attend_" #name "_" #width_ "_" #suffix,                                     \
-        .image = CUDA_IMAGE_attention_##name, .dtype = dtype_, .width = width_, .keys = keys_,     \
-        .small = small_, .takes = takes, .launch = launch                                          \
+        .image = CUDA_IMAGE_attention_##name, .dtype = (dtype_), .width = (width_),                \
+        .keys = (keys_), .small = (small_), .takes = takes, .launch = launch                       \
     }
 
 /* ---- The fast families ---------------------------------------------------------------------- */
@@ -89,15 +89,15 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
 #define AMPERE(dtype_, name, width_, suffix, walk_)                                                \
     {                                                                                              \
         .kernel = "rfa_ampere_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_ampere_##name,  \
-        .family = CUDA_FAMILY_AMPERE, .dtype = dtype_, .width = width_, .walk = CUDA_WALK_##walk_, \
-        .takes = cuda_ampere_takes, .launch = cuda_ampere_launch                                   \
+        .family = CUDA_FAMILY_AMPERE, .dtype = (dtype_), .width = (width_),                        \
+        .walk = CUDA_WALK_##walk_, .takes = cuda_ampere_takes, .launch = cuda_ampere_launch        \
     }
 
 #define HOPPER_BLOCKS(dtype_, name, width_, suffix, walk_, pair_)                                  \
     {                                                                                              \
         .kernel = "hopper_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_hopper,             \
-        .family = CUDA_FAMILY_HOPPER, .dtype = dtype_, .width = width_, .maps = true,              \
-        .pair = pair_, .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                      \
+        .family = CUDA_FAMILY_HOPPER, .dtype = (dtype_), .width = (width_), .maps = true,          \
+        .pair = (pair_), .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                    \
         .launch = cuda_hopper_launch                                                               \
     }
 

@@ -277,7 +277,7 @@ static CUresult EventElapsedTime(float *milliseconds, CUevent start, CUevent sto
 
 #define CALL(name)                                                                                 \
     {                                                                                              \
-        "cu" #name, (void (*)(void))name                                                           \
+        "cu" #name, (void (*)(void))(name)                                                         \
     }
 
 static const struct {
@@ -318,18 +318,18 @@ static const struct {
 };
 
 __attribute__((visibility("default"))) CUresult
-cuGetProcAddress_v2(const char *name, void **address, int version, cuuint64_t flags,
-                    CUdriverProcAddressQueryResult *result)
+cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags,
+                    CUdriverProcAddressQueryResult *symbolStatus)
 {
-    (void)version;
+    (void)cudaVersion;
     (void)flags;
-    *address = NULL;
-    *result = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    *pfn = NULL;
+    *symbolStatus = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-        if (strcmp(calls[i].name, name) != 0 || (self.lacks && strcmp(self.lacks, name) == 0))
+        if (strcmp(calls[i].name, symbol) != 0 || (self.lacks && strcmp(self.lacks, symbol) == 0))
             continue;
-        memcpy(address, &calls[i].function, sizeof(*address));
-        *result = CU_GET_PROC_ADDRESS_SUCCESS;
+        memcpy(pfn, &calls[i].function, sizeof(*pfn));
+        *symbolStatus = CU_GET_PROC_ADDRESS_SUCCESS;
         return CUDA_SUCCESS;
     }
     return CUDA_ERROR_NOT_FOUND;
