@@ -8,24 +8,33 @@
  * each): the warps of one half of the rows agree on the row maxima, hold partial
  * sums of the output over their own keys, and add them up at the very end.
  *
- * Where: q, one tile of 128 keys and one of their values in shared memory, rows in
- * chunks of 16 bytes, chunk c of row r at c ^ (r & 7), so that neither copies nor
+ * Where: q and two tiles each of 128 keys and of their values in shared memory, rows
+ * in chunks of 16 bytes, chunk c of row r at c ^ (r & 7), so that neither copies nor
  * ldmatrix meet bank conflicts. Scores (32 x 64 a warp) and output (32 x DIM) are
- * registers; what decisions remember of a row is in shared memory, because
- * there are no registers left for it.
+ * registers; what decisions remember of a row is in shared memory, because there are
+ * no registers left for it.
  *
- * Order, per visit: [A] keys have arrived; values set out, if the visit before was
- * kept; scores; maxima to shared memory; [B] next keys set out; exponentials if
- * masses are exact; decision, by every warp for itself from the same numbers; [C]
- * if one of the two decision blocks keeps the visit and its values are not there, they
- * are fetched; exponentials; weights times values. [A] to [C] are barriers of the whole
- * block, [C] only where there are decisions.
+ * Order: the two decision blocks work in opposite phases, one barrier of the whole
+ * block apart, so that the softmax of one runs under the products of the other:
+ *
+ *   phase 2 n      0: scores of visit n          1: softmax, values of visit n - 1
+ *   phase 2 n + 1  0: softmax, values of visit n  1: scores of visit n
+ *
+ * Keys n + 1 and values n set out at the start of phase 2 n; values do if one of the
+ * two kept the visit before, as far as is known; whoever keeps a visit whose values
+ * are not there fetches them. Decisions are made by every warp of a decision block for
+ * itself, from the same numbers. Where shared memory is too small for two tiles of
+ * values, every tile is fetched by the first that needs it.
  *
  * One formula for the kept path in every walk, and own_sum apart from the sums
- * that decisions read, is what makes never skipping equal dense bit for bit. */
+ * that decisions read, is what makes never skipping equal dense bit for bit.
+ *
+ * Tried: both decision blocks in the same phase, one tile each of keys and values:
+ * 279 TFLOP/s where FlashAttention-2 had 359 (H200, dense, L 27,280, D 128, bf16). */
 #ifndef RFA_CUDA_AMPERE_CUH
 #define RFA_CUDA_AMPERE_CUH
 
+#include "ampere.h"
 #include "device.cuh"
 #include "tile.cuh"
 
@@ -50,18 +59,26 @@ struct account {
 struct exchange {
     float top[2][2][BLOCK_Q], sum[2][2][BLOCK_Q];
     account row[2][BLOCK_Q];
-    float4
-        own_sum[THREADS]; /* of a thread's own columns, by its four rows: what divides its output */
-    int kept[2];
+    /* Of a thread's own four rows: running maxima, and the sums over its own columns that
+     * divide its output. */
+    float4 own_max[THREADS], own_sum[THREADS];
+    int visits, rows[2], kept[2]; /* rows: of each decision block that exist */
+    bool keeps[2][2];             /* by decision block, parity of the visit */
+    int loaded[2];                /* which visit's values a tile holds, or -1 */
+    int block[4];                 /* of visits at hand, by the last bits of their number */
+    float rest[4];
     float limit[2]; /* NaN: keeps everything */
     cuda_sequence sequence;
+    const void *keys, *values; /* the head's, from the first row of the sequence on */
+    const int32_t *list;       /* the visit group's */
+    const float *list_rest;    /* or NULL */
 };
 
 static_assert(sizeof(exchange) <= AMPERE_EXCHANGE_BYTES, "the host counts shared memory");
 
 template <int DIM> struct layout {
     static constexpr int pitch = DIM * 2, tile = 128 * pitch; /* bytes */
-    static constexpr int q = 0, k = tile, v = 2 * tile, x = 3 * tile;
+    static constexpr int q = 0, k = tile, x = 3 * tile, v = x + AMPERE_EXCHANGE_BYTES;
 };
 
 __device__ __forceinline__ float exp2_fast(float x)
@@ -119,13 +136,28 @@ __device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, bool t
                  : "memory");
 }
 
-/* 128 rows from `from` on, of which `rows` exist and `chunks` chunks of each. */
-template <class T, int DIM>
+__device__ __forceinline__ void copy_word(void *to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
+                 : "memory");
+}
+
+/* threadIdx.x, read again: what follows from it is not worth a register all along. */
+__device__ __forceinline__ int thread_now()
+{
+    int x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+}
+
+/* 128 rows from `from` on, of which `rows` exist and `chunks` chunks of each, by
+ * `threads` neighbouring threads. */
+template <class T, int DIM, int threads>
 __device__ __forceinline__ void load_tile(uint32_t to, const T *from, int64_t stride, int rows,
                                           int chunks)
 {
-    constexpr int per_row = DIM / 8, step = THREADS / per_row;
-    int row = threadIdx.x / per_row, chunk = threadIdx.x % per_row;
+    constexpr int per_row = DIM / 8, step = threads / per_row;
+    int thread = thread_now() % threads, row = thread / per_row, chunk = thread % per_row;
     const T *at = from + row * stride + chunk * 8;
     to += row * layout<DIM>::pitch + ((chunk ^ (row & 7)) << 4);
 #pragma unroll
@@ -134,7 +166,6 @@ __device__ __forceinline__ void load_tile(uint32_t to, const T *from, int64_t st
         copy_chunk(to + i * step * layout<DIM>::pitch, there ? at : from, there);
         at += step * stride;
     }
-    commit_copies();
 }
 
 /* ---- The walk -------------------------------------------------------------------------------- */
@@ -146,50 +177,72 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     const cuda_call &c;
     uint32_t shared; /* address of q */
     exchange &x;
-    int lane, group, half_rows, half_keys; /* of this warp */
-    int rows;                              /* of this warp's decision block that exist */
-    int len_k, visits;
-    int32_t entry; /* 32 entries of the list at a time, one a lane */
-    float entry_rest;
+    bool deep;    /* two tiles of values */
     bool pending; /* sums of the last visit are still to be counted */
 
-    /* Rows 16 i / 2 + 8 (i % 2) + lane / 4 of the warp's 32. */
-    float max[4];
+    /* Rows 16 i / 2 + 8 (i % 2) + lane() / 4 of the warp's 32. */
     float score[2][8][4], out[2][DIM / 8][4];
 
-    __device__ __forceinline__ int warp_row(int i) const
+    __device__ __forceinline__ static int lane()
     {
-        return half_rows * WARP_ROWS + i / 2 * 16 + i % 2 * 8 + lane / 4;
+        return thread_now() % WARP;
+    }
+
+    /* Of this warp: its decision block, and which half of its rows and of the keys. */
+    __device__ __forceinline__ static int group()
+    {
+        return thread_now() / 128;
+    }
+
+    __device__ __forceinline__ static int half_rows()
+    {
+        return thread_now() / 32 % 2;
+    }
+
+    __device__ __forceinline__ static int half_keys()
+    {
+        return thread_now() / 64 % 2;
+    }
+
+    __device__ __forceinline__ static int warp_row(int i)
+    {
+        return half_rows() * WARP_ROWS + i / 2 * 16 + i % 2 * 8 + lane() / 4;
     }
 
     /* ---- Start ---- */
 
-    __device__ __forceinline__ walk(const cuda_call &call, char *raw)
-        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
+    __device__ __forceinline__ walk(const cuda_call &call, char *raw, bool two_tiles)
+        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x)), deep(two_tiles)
     {
         const cuda_sequence s = c.sequence[sequence_index(c, batch())];
-        int warp = threadIdx.x / WARP;
-        lane = threadIdx.x % WARP;
-        group = warp / 4;
-        half_rows = warp % 2;
-        half_keys = warp / 2 % 2;
-        rows = (int)smaller(BLOCK_Q, s.len_q - first_row() - group * BLOCK_Q);
-        len_k = (int)s.len_k;
         pending = false;
-        if (threadIdx.x % 128 == 0)
-            x.kept[group] = 0;
-        if (threadIdx.x == 0)
+        if (threadIdx.x == 0) {
+            int64_t visit_group = first_row() / c.visit_q;
             x.sequence = s;
-        int64_t visit_group = first_row() / c.visit_q;
-        visits = first_row() < s.len_q ? c.list_count[head_index() * c.groups + visit_group] : 0;
+            int64_t head_kv = head() / (c.heads_q / c.heads_kv);
+            int64_t place = batch() * c.list_stride[0] + head() * c.list_stride[1] +
+                            visit_group * c.list_stride[2];
+            x.keys = row_at<const T>(c.seen_k, batch(), head_kv, s.first_k);
+            x.values = row_at<const T>(c.seen_v, batch(), head_kv, s.first_k);
+            x.list = c.list + place;
+            x.list_rest = c.list_rest ? c.list_rest + place : nullptr;
+            x.visits = 0;
+            if (first_row() < s.len_q)
+                x.visits = c.list_count[head_index() * c.groups + visit_group];
+        }
+        if (threadIdx.x % 128 == 0) {
+            x.rows[group()] = (int)smaller(BLOCK_Q, s.len_q - first_row() - group() * BLOCK_Q);
+            x.kept[group()] = 0;
+            x.loaded[group()] = -1;
+            x.keeps[group()][0] = x.keeps[group()][1] = false;
+        }
+        __syncthreads();
         find_rule();
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            max[i] = -INFINITY;
         x.own_sum[threadIdx.x] = {0, 0, 0, 0};
+        x.own_max[threadIdx.x] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
 #pragma unroll
-        for (int i = 0; i < DIM / 2; i++)
-            out[i / (DIM / 4)][i / 4 % (DIM / 8)][i % 4] = 0;
+        for (int i = 0; i < DIM; i++)
+            out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
     }
 
     /* Registers are too few to hold what can be had again. */
@@ -210,6 +263,17 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return blockIdx.x * ROWS;
     }
 
+    __device__ __forceinline__ int visits() const
+    {
+        return x.visits;
+    }
+
+    /* Of this warp's decision block that exist. */
+    __device__ __forceinline__ int rows() const
+    {
+        return x.rows[group()];
+    }
+
     __device__ __forceinline__ int64_t head_index() const
     {
         return batch() * c.heads_q + head();
@@ -217,7 +281,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ int q_block() const
     {
-        return first_row() / BLOCK_Q + group;
+        return first_row() / BLOCK_Q + group();
     }
 
     /* scale log2(e) */
@@ -228,23 +292,24 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ rfa_skip_rule rule() const
     {
-        return {c.rule, x.limit[group], c.share, c.pace, {0, 0}};
+        return {c.rule, x.limit[group()], c.share, c.pace, {0, 0}};
     }
 
     __device__ __forceinline__ void find_rule()
     {
         if (!decides)
             return;
-        bool dense = rows > 0 && c.dense_rows[sequence_index(c, batch()) * c.blocks_q + q_block()];
+        bool dense =
+            rows() > 0 && c.dense_rows[sequence_index(c, batch()) * c.blocks_q + q_block()];
         if (threadIdx.x % 128 == 0)
-            x.limit[group] = dense ? NAN : c.limits[head_index()];
+            x.limit[group()] = dense ? NAN : c.limits[head_index()];
         if (threadIdx.x % 128 < BLOCK_Q)
-            x.row[group][threadIdx.x % 128] = {-INFINITY, 0, 0, 0, 0, 0};
+            x.row[group()][threadIdx.x % 128] = {-INFINITY, 0, 0, 0, 0, 0};
     }
 
     __device__ __forceinline__ uint32_t *decision_words() const
     {
-        return c.decisions.data && rows > 0
+        return c.decisions.data && q_block() < c.blocks_q
                    ? row_at<uint32_t>(c.decisions, batch(), head(), q_block())
                    : nullptr;
     }
@@ -258,65 +323,71 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     /* ---- Loads ---- */
 
-    /* The block of entry n, and whether a range keeps it, which needs n to be at hand. */
-    __device__ __forceinline__ void read_list(int n)
+    /* The first two entries; the others arrive with the keys. */
+    __device__ __forceinline__ void start_list()
     {
-        int slot = n + lane;
-        entry = 0;
-        entry_rest = RFA_NO_PREDICTION;
-        if (slot >= visits)
+        int n = threadIdx.x;
+        if (n >= 2 || n >= visits())
             return;
-        int64_t at = batch() * c.list_stride[0] + head() * c.list_stride[1] +
-                     first_row() / c.visit_q * c.list_stride[2] + slot;
-        entry = c.list[at];
-        if (c.list_rest)
-            entry_rest = c.list_rest[at];
-        if (c.key_flags[sequence_index(c, batch()) * c.blocks_k + entry] & RFA_BLOCK_ALWAYS_KEEP)
-            entry |= INT32_MIN;
+        x.block[n] = x.list[n];
+        x.rest[n] = x.list_rest ? x.list_rest[n] : RFA_NO_PREDICTION;
+    }
+
+    __device__ __forceinline__ void copy_entry(int n)
+    {
+        if (threadIdx.x != 0 || n >= visits())
+            return;
+        copy_word(&x.block[n % 4], x.list + n);
+        if (x.list_rest)
+            copy_word(&x.rest[n % 4], x.list_rest + n);
+        else
+            x.rest[n % 4] = RFA_NO_PREDICTION;
     }
 
     __device__ __forceinline__ void load_queries()
     {
         const cuda_sequence s = c.sequence[sequence_index(c, batch())];
         const T *from = row_at<const T>(c.seen_q, batch(), head(), s.first_q + first_row());
-        load_tile<T, DIM>(shared + at::q, from, c.seen_q.stride[2],
-                          (int)smaller(ROWS, s.len_q - first_row()), (c.dim + 7) / 8);
+        load_tile<T, DIM, THREADS>(shared + at::q, from, c.seen_q.stride[2],
+                                   (int)smaller(ROWS, s.len_q - first_row()), (c.dim + 7) / 8);
     }
 
     __device__ __forceinline__ int keys_of(int block) const
     {
-        return min(BLOCK_K, len_k - block * BLOCK_K);
+        return min(BLOCK_K, (int)x.sequence.len_k - block * BLOCK_K);
     }
 
-    __device__ __forceinline__ int head_kv() const
+    __device__ __forceinline__ void load_keys(int n)
     {
-        return head() / (int)(c.heads_q / c.heads_kv);
+        int block = x.block[n % 4];
+        const T *from = (const T *)x.keys + (int64_t)block * BLOCK_K * c.seen_k.stride[2];
+        load_tile<T, DIM, THREADS>(shared + at::k + n % 2 * at::tile, from, c.seen_k.stride[2],
+                                   keys_of(block), (c.dim + 7) / 8);
     }
 
-    __device__ __forceinline__ void load_keys(int block)
+    __device__ __forceinline__ uint32_t values_at(int n) const
     {
-        const T *from = row_at<const T>(c.seen_k, batch(), head_kv(),
-                                        x.sequence.first_k + (int64_t)block * BLOCK_K);
-        load_tile<T, DIM>(shared + at::k, from, c.seen_k.stride[2], keys_of(block),
-                          (c.dim + 7) / 8);
+        return shared + at::v + (deep ? n % 2 * at::tile : 0);
     }
 
-    __device__ __forceinline__ void load_values(int block)
+    template <int threads> __device__ __forceinline__ void load_values(int n)
     {
-        const T *from = row_at<const T>(c.seen_v, batch(), head_kv(),
-                                        x.sequence.first_k + (int64_t)block * BLOCK_K);
-        load_tile<T, DIM>(shared + at::v, from, c.seen_v.stride[2], keys_of(block),
-                          (c.dim_v + 7) / 8);
+        int block = x.block[n % 4];
+        const T *from = (const T *)x.values + (int64_t)block * BLOCK_K * c.seen_v.stride[2];
+        load_tile<T, DIM, threads>(values_at(n), from, c.seen_v.stride[2], keys_of(block),
+                                   (c.dim_v + 7) / 8);
     }
 
     /* ---- Scores ---- */
 
-    __device__ __forceinline__ void multiply_keys()
+    __device__ __forceinline__ void multiply_keys(int n_visit)
     {
-        uint32_t q_row = group * BLOCK_Q + half_rows * WARP_ROWS + lane % 16;
-        uint32_t k_row = half_keys * WARP_KEYS + lane % 8 + lane / 16 * 8;
-        uint32_t q = shared + at::q + q_row * at::pitch + ((lane / 16 ^ lane % 8) << 4);
-        uint32_t k = shared + at::k + k_row * at::pitch + ((lane / 8 % 2 ^ lane % 8) << 4);
+        int thread = thread_now(), own = thread % WARP, swizzle = own % 8;
+        int q_row = thread / 128 * BLOCK_Q + thread / WARP % 2 * WARP_ROWS + own % 16;
+        int k_row = thread / 64 % 2 * WARP_KEYS + own % 8 + own / 16 * 8;
+        uint32_t q = shared + at::q + q_row * at::pitch + ((own / 16 ^ swizzle) << 4);
+        uint32_t k = shared + at::k + n_visit % 2 * at::tile + k_row * at::pitch +
+                     ((own / 8 % 2 ^ swizzle) << 4);
 #pragma unroll
         for (int i = 0; i < 64; i++)
             score[i / 32][i / 4 % 8][i % 4] = 0;
@@ -340,8 +411,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ void mask_past_end(int block)
     {
-        int keys = keys_of(block) - half_keys * WARP_KEYS - lane % 4 * 2;
-        if (keys + lane % 4 * 2 >= WARP_KEYS)
+        int keys = keys_of(block) - half_keys() * WARP_KEYS - lane() % 4 * 2;
+        if (keys + lane() % 4 * 2 >= WARP_KEYS)
             return;
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -359,17 +430,22 @@ template <class T, int DIM, walk_mode MODE> struct walk {
                 top =
                     larger(top, larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
             top = quad_max(top);
-            if (lane % 4 == 0)
-                x.top[group][half_keys][warp_row(i)] = top;
+            if (lane() % 4 == 0)
+                x.top[group()][half_keys()][warp_row(i)] = top;
         }
     }
 
     /* ---- Softmax ---- */
 
+    __device__ __forceinline__ float &own_max(int i) const
+    {
+        return (&x.own_max[threadIdx.x].x)[i];
+    }
+
     __device__ __forceinline__ float next_max(int i) const
     {
         int row = warp_row(i);
-        return larger(max[i], larger(x.top[group][0][row], x.top[group][1][row]));
+        return larger(own_max(i), larger(x.top[group()][0][row], x.top[group()][1][row]));
     }
 
     /* Scores become exp(S - m'); sums of this thread's columns. */
@@ -396,8 +472,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float all = quad_sum(sum[i]);
-            if (lane % 4 == 0)
-                x.sum[group][half_keys][warp_row(i)] = all;
+            if (lane() % 4 == 0)
+                x.sum[group()][half_keys()][warp_row(i)] = all;
         }
     }
 
@@ -409,8 +485,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float next = next_max(i), reference = next == -INFINITY ? 0 : next;
-            decay[i] = exp2_fast((max[i] - reference) * factor());
-            max[i] = next;
+            decay[i] = exp2_fast((own_max(i) - reference) * factor());
+            own_max(i) = next;
             same &= decay[i] == 1;
         }
         float4 &own = x.own_sum[threadIdx.x];
@@ -425,10 +501,11 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         }
     }
 
-    __device__ __forceinline__ void multiply_values()
+    __device__ __forceinline__ void multiply_values(int n_visit)
     {
-        uint32_t row = half_keys * WARP_KEYS + lane % 16;
-        uint32_t v = shared + at::v + row * at::pitch + ((lane / 16 ^ lane % 8) << 4);
+        int thread = thread_now(), own = thread % WARP;
+        int row = thread / 64 % 2 * WARP_KEYS + own % 16;
+        uint32_t v = values_at(n_visit) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
         uint32_t weight[2][4][4]; /* by 16 rows, 16 keys: an operand each */
 #pragma unroll
         for (int i = 0; i < 32; i++) {
@@ -451,7 +528,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         }
     }
 
-    /* ---- Decisions: a lane looks at rows lane and lane + 32 of its decision block ---- */
+    /* ---- Decisions: a lane() looks at rows lane() and lane() + 32 of its decision block ---- */
 
     struct row_visit {
         account row;
@@ -463,7 +540,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     /* The last visit's sums join an account that was brought to its maximum. */
     __device__ __forceinline__ void count_pending(account &a, int row) const
     {
-        float mass = x.sum[group][0][row] + x.sum[group][1][row];
+        float mass = x.sum[group()][0][row] + x.sum[group()][1][row];
         a.kept += mass;
         if (MODE == WALK_ESTIMATED && a.top > 0) {
             a.learned += 1;
@@ -474,18 +551,18 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ row_visit look(int row, float keys) const
     {
         row_visit w;
-        w.row = x.row[group][row];
+        w.row = x.row[group()][row];
         if (MODE != WALK_EXACT && pending)
             count_pending(w.row, row);
-        w.exists = row < rows;
-        w.top = larger(x.top[group][0][row], x.top[group][1][row]);
+        w.exists = row < rows();
+        w.top = larger(x.top[group()][0][row], x.top[group()][1][row]);
         w.next = larger(w.row.max, w.top);
         w.reference = w.next == -INFINITY ? 0 : w.next;
         w.decay = exp2_fast((w.row.max - w.reference) * factor());
         w.row.top = exp2_fast((w.top - w.reference) * factor());
         w.mass = 0;
         if (MODE == WALK_EXACT)
-            w.mass = x.sum[group][0][row] + x.sum[group][1][row];
+            w.mass = x.sum[group()][0][row] + x.sum[group()][1][row];
         if (MODE == WALK_ESTIMATED)
             w.mass = w.row.top * (w.row.learned > 0 ? w.row.kappa : keys);
         return w;
@@ -513,8 +590,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             veto |= w[r].exists && share.veto;
         }
         veto = __any_sync(ALL_LANES, veto);
-        return rfa_block_within_budget(rule(), n, visits, warp_sum(lost) / (float)rows,
-                                       warp_sum(spent) / (float)rows, veto, block_rest);
+        return rfa_block_within_budget(rule(), n, visits(), warp_sum(lost) / (float)rows(),
+                                       warp_sum(spent) / (float)rows(), veto, block_rest);
     }
 
     __device__ __forceinline__ account after_keeping(const row_visit &w) const
@@ -544,20 +621,28 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return a;
     }
 
-    /* Whether this warp's decision block keeps visit n; then [C], and the accounts. */
-    __device__ __forceinline__ bool decide(int n, int block, bool always, float block_rest,
-                                           bool &any)
+    __device__ __forceinline__ bool is_always_kept(int block) const
     {
-        const row_visit w[2] = {look(lane, (float)keys_of(block)),
-                                look(lane + WARP, (float)keys_of(block))};
-        bool keep = rows > 0 &&
-                    (n == 0 || always || isnan(x.limit[group]) || !rule_skips(w, n, block_rest));
-        any = __syncthreads_or(keep);
+        return c.key_flags[sequence_index(c, batch()) * c.blocks_k + block] & RFA_BLOCK_ALWAYS_KEEP;
+    }
+
+    /* Whether this warp's decision block keeps visit n. */
+    __device__ __forceinline__ bool decide(int n)
+    {
+        int block = x.block[n % 4];
+        const row_visit w[2] = {look(lane(), (float)keys_of(block)),
+                                look(lane() + WARP, (float)keys_of(block))};
+        bool keep = n == 0 || isnan(x.limit[group()]) || is_always_kept(block) ||
+                    !rule_skips(w, n, x.rest[n % 4]);
+        group_sync(group()); /* all have looked */
         if (threadIdx.x % 128 < WARP) {
 #pragma unroll
             for (int r = 0; r < 2; r++)
-                x.row[group][lane + WARP * r] = keep ? after_keeping(w[r]) : after_skipping(w[r]);
+                x.row[group()][lane() + WARP * r] =
+                    keep ? after_keeping(w[r]) : after_skipping(w[r]);
         }
+        if (threadIdx.x % 128 == 0)
+            x.keeps[group()][n % 2] = keep;
         pending = keep;
         return keep;
     }
@@ -565,65 +650,104 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ void record(int block)
     {
         uint32_t *words = decision_words();
-        x.kept[group]++;
+        x.kept[group()]++;
         if (words)
             words[block / 32] |= 1u << block % 32;
     }
 
     /* ---- A visit ---- */
 
-    __device__ __forceinline__ void fetch_values(int block)
+    /* Whether visit n is expected to be kept, before anyone has decided it. */
+    __device__ __forceinline__ bool is_likely(int n) const
     {
-        load_values(block);
-        wait_copies<0>();
-        __syncthreads();
+        return !decides || n < 2 || x.keeps[0][(n - 1) % 2] || x.keeps[1][n % 2];
     }
 
-    /* fetch: whether the values set out before the decision; then, whether either
-     * decision block kept the visit. */
-    __device__ __forceinline__ void visit(int n, bool &fetch)
+    __device__ __forceinline__ bool lacks_values(int n) const
     {
-        int listed = __shfl_sync(ALL_LANES, entry, n % WARP), block = listed & INT32_MAX;
-        float block_rest = __shfl_sync(ALL_LANES, entry_rest, n % WARP);
-        if (n % WARP == WARP - 1)
-            read_list(n + 1);
-        wait_copies<0>();
-        __syncthreads(); /* [A] */
-        if (fetch)
-            load_values(block);
-        if (rows > 0) {
-            multiply_keys();
-            mask_past_end(block);
-            share_maxima();
-        }
-        wait_copies<0>();
-        __syncthreads(); /* [B] */
-        int following = __shfl_sync(ALL_LANES, entry, (n + 1) % WARP) & INT32_MAX;
-        if (n + 1 < visits)
-            load_keys(following);
+        return x.loaded[deep ? n % 2 : 0] != n;
+    }
 
+    /* By one decision block alone, for itself and for the other. */
+    __device__ __forceinline__ void fetch_values(int n)
+    {
+        if (!lacks_values(n))
+            return;
+        load_values<THREADS / 2>(n);
+        commit_copies();
+    }
+
+    __device__ __forceinline__ void await_fetched(int n)
+    {
+        if (!lacks_values(n))
+            return;
+        wait_copies<0>();
+        group_sync(group());
+        if (threadIdx.x % 128 == 0)
+            x.loaded[deep ? n % 2 : 0] = n;
+    }
+
+    /* At the start of phase 2 n. */
+    __device__ __forceinline__ void load_ahead(int n)
+    {
+        if (deep && n < visits()) {
+            bool likely = is_likely(n);
+            if (likely)
+                load_values<THREADS>(n);
+            if (threadIdx.x == 0)
+                x.loaded[n % 2] = likely ? n : -1;
+        }
+        commit_copies();
+        if (n + 1 < visits())
+            load_keys(n + 1);
+        copy_entry(n + 2);
+        commit_copies();
+    }
+
+    __device__ __forceinline__ void score_visit(int n)
+    {
+        multiply_keys(n);
+        mask_past_end(x.block[n % 4]);
+        share_maxima();
+    }
+
+    __device__ __forceinline__ void finish_visit(int n)
+    {
         float sum[4];
-        bool keep = rows > 0, any = true;
-        if (MODE == WALK_EXACT && rows > 0) {
+        bool early = !deep && is_likely(n);
+        if (early)
+            fetch_values(n);
+        if (MODE == WALK_EXACT) {
             weigh(sum);
             share_sums(sum);
-            group_sync(group);
+            group_sync(group());
         }
-        if (decides)
-            keep = decide(n, block, listed < 0, block_rest, any);
-        if (any && !fetch)
-            fetch_values(block);
-        fetch = any;
-        if (!keep)
+        if (decides && !decide(n))
             return;
+        if (!early)
+            fetch_values(n);
         if (MODE != WALK_EXACT)
             weigh(sum);
         if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
             share_sums(sum);
         rescale(sum);
-        multiply_values();
+        await_fetched(n);
+        multiply_values(n);
         if (threadIdx.x % 128 == 0)
-            record(block);
+            record(x.block[n % 4]);
+    }
+
+    __device__ __forceinline__ void phase(int t)
+    {
+        int n = (t - group()) >> 1;
+        if (rows() <= 0)
+            return;
+        if (t % 2 == group()) {
+            if (n < visits())
+                score_visit(n);
+        } else if (n >= 0) {
+            finish_visit(n);
+        }
     }
 
     /* ---- End ---- */
@@ -633,35 +757,35 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ bool join_halves(float (&sum)[4])
     {
         float *part = (float *)__cvta_shared_to_generic(shared + at::k);
-        int slot = (group * 2 + half_rows) * WARP + lane; /* of 128 */
+        int slot = (group() * 2 + half_rows()) * WARP + lane(); /* of 128 */
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < 4; i++)
             sum[i] = quad_sum((&x.own_sum[threadIdx.x].x)[i]);
-        if (half_keys == 1) {
+        if (half_keys() == 1) {
 #pragma unroll
             for (int i = 0; i < DIM; i++)
                 part[i * 128 + slot] = out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4];
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                if (lane % 4 == 0)
-                    x.top[group][0][warp_row(i)] = sum[i];
+                if (lane() % 4 == 0)
+                    x.top[group()][0][warp_row(i)] = sum[i];
         }
         __syncthreads();
-        if (half_keys == 1)
+        if (half_keys() == 1)
             return false;
 #pragma unroll
         for (int i = 0; i < DIM; i++)
             out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] += part[i * 128 + slot];
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sum[i] += x.top[group][0][warp_row(i)];
+            sum[i] += x.top[group()][0][warp_row(i)];
         return true;
     }
 
     __device__ __forceinline__ int64_t caller_row(int row) const
     {
-        int64_t position = first_row() + group * BLOCK_Q + row;
+        int64_t position = first_row() + group() * BLOCK_Q + row;
         const cuda_sequence &s = x.sequence;
         if (c.order_q)
             position = c.order_q[(c.one_order ? 0 : s.first_q) + position];
@@ -674,7 +798,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         float inverse = sum == 0 ? 0 : 1 / sum;
 #pragma unroll
         for (int d = 0; d < DIM / 8; d++) {
-            int element = d * 8 + lane % 4 * 2;
+            int element = d * 8 + lane() % 4 * 2;
             float a = out[i / 2][d][i % 2 * 2] * inverse,
                   b = out[i / 2][d][i % 2 * 2 + 1] * inverse;
             if (element >= c.dim_v)
@@ -690,16 +814,16 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            if (warp_row(i) >= rows)
+            if (warp_row(i) >= rows())
                 continue;
             int64_t row = caller_row(warp_row(i));
             if (c.out_dtype == CUDA_F32)
                 write_row<float>(i, row, sum[i]);
             else
                 write_row<T>(i, row, sum[i]);
-            if (c.lse.data && lane % 4 == 0)
+            if (c.lse.data && lane() % 4 == 0)
                 row_at<float>(c.lse, batch(), head(), 0)[row] =
-                    sum[i] == 0 ? -INFINITY : max[i] * c.scale + logf(sum[i]);
+                    sum[i] == 0 ? -INFINITY : own_max(i) * c.scale + logf(sum[i]);
         }
     }
 
@@ -707,10 +831,10 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ void report()
     {
         float sum = 0;
-        for (int row = lane; row < rows; row += WARP) {
+        for (int row = lane(); row < rows(); row += WARP) {
             float recall = 1;
             if (decides) {
-                account a = x.row[group][row];
+                account a = x.row[group()][row];
                 if (MODE != WALK_EXACT && pending)
                     count_pending(a, row);
                 recall = a.skipped == 0 ? 1 : a.kept / (a.kept + a.skipped);
@@ -720,26 +844,36 @@ template <class T, int DIM, walk_mode MODE> struct walk {
                 row_at<float>(c.recall, batch(), head(), 0)[caller_row(row)] = recall;
         }
         sum = warp_sum(sum);
-        if (lane != 0 || q_block() >= c.blocks_q)
+        if (lane() != 0 || q_block() >= c.blocks_q)
             return;
-        c.block_kept[head_index() * c.blocks_q + q_block()] = x.kept[group];
+        c.block_kept[head_index() * c.blocks_q + q_block()] = x.kept[group()];
         c.block_recall[head_index() * c.blocks_q + q_block()] = sum;
     }
 
     __device__ __forceinline__ void run()
     {
-        bool fetch = true;
         clear_decisions();
         load_queries();
-        read_list(0);
-        __syncthreads(); /* the sequence is there */
-        if (visits > 0)
-            load_keys(__shfl_sync(ALL_LANES, entry, 0) & INT32_MAX);
-#pragma unroll 1
-        for (int n = 0; n < visits; n++)
-            visit(n, fetch);
+        start_list();
+        __syncthreads(); /* the sequence and the list are there */
+        if (visits() > 0)
+            load_keys(0);
+        commit_copies();
         wait_copies<0>();
+        __syncthreads();
+#pragma unroll 1
+        for (int t = 0; t <= 2 * visits(); t++) {
+            if (t % 2 == 0)
+                load_ahead(t / 2);
+            phase(t);
+            if (t % 2 == 0)
+                wait_copies<1>(); /* the values */
+            else
+                wait_copies<0>(); /* the keys */
+            __syncthreads();
+        }
         float sum[4];
+        wait_copies<0>();
         if (join_halves(sum))
             write_rows(sum);
         if (threadIdx.x % 128 < WARP)
@@ -749,13 +883,14 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
 } // namespace ampere
 
-/* Blocks: one for each 128 query rows of a head; 256 threads. */
+/* Blocks: one for each 128 query rows of a head; 256 threads; shared memory for three
+ * tiles, the exchange, and one or two tiles of values. */
 #define AMPERE_KERNEL(name, type, dim, mode)                                                       \
     extern "C" __global__ void __launch_bounds__(ampere::THREADS, 1)                               \
-        name(const __grid_constant__ cuda_call c)                                                  \
+        name(const __grid_constant__ cuda_call c, int two_tiles)                                   \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
-        ampere::walk<type, dim, ampere::mode>(c, raw).run();                                       \
+        ampere::walk<type, dim, ampere::mode>(c, raw, two_tiles).run();                            \
     }
 
 #define AMPERE_KERNELS(name, type, dim)                                                            \

@@ -109,16 +109,6 @@ typedef struct cuda_gather {
     int32_t keys;         /* 0: q's rows; 1: those of k and v */
 } cuda_gather;
 
-/* ---- ampere.cuh ---- */
-
-enum {
-    AMPERE_ROWS = 128, /* q rows of a block of threads: two decision blocks */
-    AMPERE_BLOCK_Q = 64,
-    AMPERE_BLOCK_K = 128,
-    AMPERE_THREADS = 256,
-    AMPERE_EXCHANGE_BYTES = 9472 /* beside three tiles of 128 rows */
-};
-
 /* ---- merge ---- */
 
 enum { CUDA_MAX_PARTS = 64 };
