@@ -43,7 +43,7 @@ enum { PASSED = 0, FAILED = 1, SKIPPED = 77, SECONDS = 120 };
     X(StreamWriteValue32)
 
 static struct {
-#define X(name) __typeof__(cu##name) *name;
+#define X(name) __typeof__(cu##name) *(name);
     CALLS(X)
 #undef X
 } cu;
@@ -143,8 +143,10 @@ static int check_replay(problem *p, CUstream stream, CUgraphExec graph, unsigned
 {
     size_t size = problem_out_size(p);
     void *replayed = malloc(size);
-    if (!replayed || !problem_fill(p, seed) || (p->knobs && !problem_set_knob(p, knob)))
+    if (!replayed || !problem_fill(p, seed) || (p->knobs && !problem_set_knob(p, knob))) {
+        free(replayed);
         return expect(false, "inputs");
+    }
     cu.GraphLaunch(graph, stream);
     int result = expect(problem_read(p, replayed, stream), "the graph runs");
     void *called = result_of(p, stream);
@@ -229,7 +231,8 @@ static int calls_do_not_wait(void)
         cu.StreamWriteValue32(other, flag, 1, CU_STREAM_WRITE_VALUE_DEFAULT);
         result |= expect(after && problem_read(&p, after, stream), "its result");
         void *expected = result_of(&p, stream);
-        result |= expect(expected && memcmp(expected, after, size) == 0, problem_kinds[i].name);
+        result |=
+            expect(expected && after && memcmp(expected, after, size) == 0, problem_kinds[i].name);
         free(after);
         free(expected);
         problem_destroy(&p);
