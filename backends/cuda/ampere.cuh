@@ -20,9 +20,10 @@
  *   phase 2 n      0: scores of visit n          1: softmax, values of visit n - 1
  *   phase 2 n + 1  0: softmax, values of visit n  1: scores of visit n
  *
- * Keys n + 1 and values n set out at the start of phase 2 n; values do if one of the
- * two kept the visit before, as far as is known; whoever keeps a visit whose values
- * are not there fetches them. Decisions are made by every warp of a decision block for
+ * Keys n + 1 and values n are fetched by decision block 0 after its scores, because
+ * softmax and values take longer than scores do; values only if one of the two kept the
+ * visit before, as far as is known; whoever keeps a visit whose values are not there
+ * fetches them. Decisions are made by every warp of a decision block for
  * itself, from the same numbers. Where shared memory is too small for two tiles of
  * values, every tile is fetched by the first that needs it.
  *
@@ -63,7 +64,7 @@ struct exchange {
      * divide its output. */
     float4 own_max[THREADS], own_sum[THREADS];
     int visits, rows[2], kept[2]; /* rows: of each decision block that exist */
-    bool keeps[2][2];             /* by decision block, parity of the visit */
+    int keeps[2][2];              /* by decision block, parity of the visit */
     int loaded[2];                /* which visit's values a tile holds, or -1 */
     int block[4];                 /* of visits at hand, by the last bits of their number */
     float rest[4];
@@ -142,13 +143,20 @@ __device__ __forceinline__ void copy_word(void *to, const void *from)
                  : "memory");
 }
 
-/* threadIdx.x, read again: what follows from it is not worth a register all along. */
-__device__ __forceinline__ int thread_now()
-{
-    int x;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
-    return x;
-}
+/* threadIdx.x and blockIdx, read again: what follows from them is not worth registers
+ * all along. */
+#define READ_AGAIN(name, special)                                                                  \
+    __device__ __forceinline__ int name()                                                          \
+    {                                                                                              \
+        int x;                                                                                     \
+        asm volatile("mov.u32 %0, %%" special ";" : "=r"(x));                                      \
+        return x;                                                                                  \
+    }
+
+READ_AGAIN(thread_now, "tid.x")
+READ_AGAIN(block_x_now, "ctaid.x")
+READ_AGAIN(block_y_now, "ctaid.y")
+READ_AGAIN(block_z_now, "ctaid.z")
 
 /* 128 rows from `from` on, of which `rows` exist and `chunks` chunks of each, by
  * `threads` neighbouring threads. */
@@ -249,18 +257,18 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ static int batch()
     {
-        return blockIdx.z;
+        return block_z_now();
     }
 
     __device__ __forceinline__ static int head()
     {
-        return blockIdx.y;
+        return block_y_now();
     }
 
     /* Of the block of threads, in its sequence. */
     __device__ __forceinline__ static int first_row()
     {
-        return blockIdx.x * ROWS;
+        return block_x_now() * ROWS;
     }
 
     __device__ __forceinline__ int visits() const
@@ -361,8 +369,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     {
         int block = x.block[n % 4];
         const T *from = (const T *)x.keys + (int64_t)block * BLOCK_K * c.seen_k.stride[2];
-        load_tile<T, DIM, THREADS>(shared + at::k + n % 2 * at::tile, from, c.seen_k.stride[2],
-                                   keys_of(block), (c.dim + 7) / 8);
+        load_tile<T, DIM, THREADS / 2>(shared + at::k + n % 2 * at::tile, from, c.seen_k.stride[2],
+                                       keys_of(block), (c.dim + 7) / 8);
     }
 
     __device__ __forceinline__ uint32_t values_at(int n) const
@@ -370,12 +378,12 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return shared + at::v + (deep ? n % 2 * at::tile : 0);
     }
 
-    template <int threads> __device__ __forceinline__ void load_values(int n)
+    __device__ __forceinline__ void load_values(int n)
     {
         int block = x.block[n % 4];
         const T *from = (const T *)x.values + (int64_t)block * BLOCK_K * c.seen_v.stride[2];
-        load_tile<T, DIM, threads>(values_at(n), from, c.seen_v.stride[2], keys_of(block),
-                                   (c.dim_v + 7) / 8);
+        load_tile<T, DIM, THREADS / 2>(values_at(n), from, c.seen_v.stride[2], keys_of(block),
+                                       (c.dim_v + 7) / 8);
     }
 
     /* ---- Scores ---- */
@@ -437,23 +445,24 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     /* ---- Softmax ---- */
 
-    __device__ __forceinline__ float &own_max(int i) const
+    /* The running maxima if the visit is kept. */
+    __device__ __forceinline__ void find_next(float (&next)[4]) const
     {
-        return (&x.own_max[threadIdx.x].x)[i];
-    }
-
-    __device__ __forceinline__ float next_max(int i) const
-    {
-        int row = warp_row(i);
-        return larger(own_max(i), larger(x.top[group()][0][row], x.top[group()][1][row]));
+        const float4 own = x.own_max[threadIdx.x];
+        const float before[4] = {own.x, own.y, own.z, own.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = warp_row(i);
+            next[i] = larger(before[i], larger(x.top[group()][0][row], x.top[group()][1][row]));
+        }
     }
 
     /* Scores become exp(S - m'); sums of this thread's columns. */
-    __device__ __forceinline__ void weigh(float (&sum)[4])
+    __device__ __forceinline__ void weigh(const float (&next)[4], float (&sum)[4])
     {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float next = next_max(i), offset = (next == -INFINITY ? 0 : next) * factor();
+            float offset = (next[i] == -INFINITY ? 0 : next[i]) * factor();
             float even = 0, odd = 0;
 #pragma unroll
             for (int n = 0; n < 8; n++) {
@@ -478,20 +487,21 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     }
 
     /* Rescales what is there to the new maxima. */
-    __device__ __forceinline__ void rescale(const float (&sum)[4])
+    __device__ __forceinline__ void rescale(const float (&next)[4], const float (&sum)[4])
     {
-        float decay[4];
+        const float4 own = x.own_max[threadIdx.x];
+        float decay[4] = {own.x, own.y, own.z, own.w};
         bool same = true;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float next = next_max(i), reference = next == -INFINITY ? 0 : next;
-            decay[i] = exp2_fast((own_max(i) - reference) * factor());
-            own_max(i) = next;
+            float reference = next[i] == -INFINITY ? 0 : next[i];
+            decay[i] = exp2_fast((decay[i] - reference) * factor());
             same &= decay[i] == 1;
         }
-        float4 &own = x.own_sum[threadIdx.x];
-        own = {fmaf(own.x, decay[0], sum[0]), fmaf(own.y, decay[1], sum[1]),
-               fmaf(own.z, decay[2], sum[2]), fmaf(own.w, decay[3], sum[3])};
+        x.own_max[threadIdx.x] = {next[0], next[1], next[2], next[3]};
+        float4 &sums = x.own_sum[threadIdx.x];
+        sums = {fmaf(sums.x, decay[0], sum[0]), fmaf(sums.y, decay[1], sum[1]),
+                fmaf(sums.z, decay[2], sum[2]), fmaf(sums.w, decay[3], sum[3])};
         if (__all_sync(ALL_LANES, same))
             return;
 #pragma unroll
@@ -513,11 +523,10 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             weight[i / 16][i / 4 % 4][i % 4] = pack(pair[0], pair[1], T());
         }
 #pragma unroll
-        for (int d = 0; d < DIM / 16; d++) {
-            uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128;
+        for (int k = 0; k < 4; k++) {
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                uint32_t b[4];
+            for (int d = 0; d < DIM / 16; d++) {
+                uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128, b[4];
                 load_matrices_transposed_at(b, (v ^ mix) + far + k * 16 * at::pitch);
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
@@ -673,27 +682,30 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     {
         if (!lacks_values(n))
             return;
-        load_values<THREADS / 2>(n);
+        load_values(n);
         commit_copies();
     }
 
-    __device__ __forceinline__ void await_fetched(int n)
+    __device__ __forceinline__ void await_values(int n)
     {
-        if (!lacks_values(n))
-            return;
-        wait_copies<0>();
-        group_sync(group());
-        if (threadIdx.x % 128 == 0)
-            x.loaded[deep ? n % 2 : 0] = n;
+        if (lacks_values(n)) {
+            wait_copies<0>();
+            group_sync(group());
+            if (threadIdx.x % 128 == 0)
+                x.loaded[deep ? n % 2 : 0] = n;
+        } else if (group() == 0) {
+            wait_copies<1>(); /* the next keys may still be on their way */
+            group_sync(0);
+        }
     }
 
-    /* At the start of phase 2 n. */
+    /* In phase 2 n, by decision block 0, which has time then. */
     __device__ __forceinline__ void load_ahead(int n)
     {
         if (deep && n < visits()) {
             bool likely = is_likely(n);
             if (likely)
-                load_values<THREADS>(n);
+                load_values(n);
             if (threadIdx.x == 0)
                 x.loaded[n % 2] = likely ? n : -1;
         }
@@ -713,12 +725,13 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ void finish_visit(int n)
     {
-        float sum[4];
+        float next[4], sum[4];
         bool early = !deep && is_likely(n);
         if (early)
             fetch_values(n);
+        find_next(next);
         if (MODE == WALK_EXACT) {
-            weigh(sum);
+            weigh(next, sum);
             share_sums(sum);
             group_sync(group());
         }
@@ -726,12 +739,14 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             return;
         if (!early)
             fetch_values(n);
-        if (MODE != WALK_EXACT)
-            weigh(sum);
+        if (MODE == WALK_EXACT)
+            find_next(next); /* again, rather than keep it in registers */
+        else
+            weigh(next, sum);
         if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
             share_sums(sum);
-        rescale(sum);
-        await_fetched(n);
+        rescale(next, sum);
+        await_values(n);
         multiply_values(n);
         if (threadIdx.x % 128 == 0)
             record(x.block[n % 4]);
@@ -745,6 +760,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         if (t % 2 == group()) {
             if (n < visits())
                 score_visit(n);
+            if (group() == 0)
+                load_ahead(n);
         } else if (n >= 0) {
             finish_visit(n);
         }
@@ -823,7 +840,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
                 write_row<T>(i, row, sum[i]);
             if (c.lse.data && lane() % 4 == 0)
                 row_at<float>(c.lse, batch(), head(), 0)[row] =
-                    sum[i] == 0 ? -INFINITY : own_max(i) * c.scale + logf(sum[i]);
+                    sum[i] == 0 ? -INFINITY
+                                : (&x.own_max[threadIdx.x].x)[i] * c.scale + logf(sum[i]);
         }
     }
 
@@ -856,20 +874,16 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         load_queries();
         start_list();
         __syncthreads(); /* the sequence and the list are there */
-        if (visits() > 0)
+        if (visits() > 0 && group() == 0)
             load_keys(0);
         commit_copies();
         wait_copies<0>();
         __syncthreads();
 #pragma unroll 1
         for (int t = 0; t <= 2 * visits(); t++) {
-            if (t % 2 == 0)
-                load_ahead(t / 2);
             phase(t);
-            if (t % 2 == 0)
-                wait_copies<1>(); /* the values */
-            else
-                wait_copies<0>(); /* the keys */
+            if (t % 2 == 1)
+                wait_copies<0>(); /* the next keys */
             __syncthreads();
         }
         float sum[4];

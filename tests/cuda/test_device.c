@@ -143,12 +143,11 @@ static int check_replay(problem *p, CUstream stream, CUgraphExec graph, unsigned
 {
     size_t size = problem_out_size(p);
     void *replayed = malloc(size);
-    if (!replayed || !problem_fill(p, seed) || (p->knobs && !problem_set_knob(p, knob))) {
-        free(replayed);
-        return expect(false, "inputs");
-    }
+    if (!replayed)
+        return expect(false, "memory");
+    bool filled = problem_fill(p, seed) && (!p->knobs || problem_set_knob(p, knob));
     cu.GraphLaunch(graph, stream);
-    int result = expect(problem_read(p, replayed, stream), "the graph runs");
+    int result = expect(filled && problem_read(p, replayed, stream), "the graph runs");
     void *called = result_of(p, stream);
     result |=
         expect(called && memcmp(called, replayed, size) == 0, "a graph gives what a call gives");
@@ -225,14 +224,15 @@ static int calls_do_not_wait(void)
             return expect(false, problem_kinds[i].name);
         size_t size = problem_out_size(&p);
         void *after = malloc(size);
+        if (!after)
+            return expect(false, "memory");
         p.args.stream = stream;
         cu.StreamWaitValue32(stream, flag, 1, CU_STREAM_WAIT_VALUE_EQ);
         result |= expect(rfa_attention(ctx, &p.args) == RFA_OK, "a call behind a halt");
         cu.StreamWriteValue32(other, flag, 1, CU_STREAM_WRITE_VALUE_DEFAULT);
-        result |= expect(after && problem_read(&p, after, stream), "its result");
+        result |= expect(problem_read(&p, after, stream), "its result");
         void *expected = result_of(&p, stream);
-        result |=
-            expect(expected && after && memcmp(expected, after, size) == 0, problem_kinds[i].name);
+        result |= expect(expected && memcmp(expected, after, size) == 0, problem_kinds[i].name);
         free(after);
         free(expected);
         problem_destroy(&p);
