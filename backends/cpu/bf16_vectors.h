@@ -91,9 +91,9 @@ INLINE vector exp_2(vector x)
 INLINE void store_pairs(uint32_t *to, vector x, vector y)
 {
     __m512i joined = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
-                                           24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-                                           16, 0);
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     _mm512_store_si512(to, _mm512_permutexvar_epi16(order, joined));
 }
 

@@ -110,13 +110,13 @@ typedef struct cpu_layout {
     int64_t wave;         /* pairs of batch entry and kv head whose k and v are packed at a time */
     size_t keys_size, values_size; /* of a packed block */
     size_t scratch_size;           /* a thread's */
-    char *scratch_base;   /* these only with a workspace: */
+    char *scratch_base;            /* these only with a workspace: */
     cpu_sequence *sequence;
     int64_t *order_q, *order_k;
     uint8_t *key_flags, *dense_rows;
     float *key_pools;
-    char *keys, *values;           /* packed, by pair of the wave, then by key block */
-    _Atomic uint32_t *keys_state;  /* see pack.c; likewise */
+    char *keys, *values;          /* packed, by pair of the wave, then by key block */
+    _Atomic uint32_t *keys_state; /* see pack.c; likewise */
     _Atomic uint32_t *values_state;
     cpu_result *result; /* by task: (batch, head, group) */
 } cpu_layout;

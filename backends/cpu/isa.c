@@ -83,9 +83,8 @@ static bool runs_here(const cpu_isa *isa)
 {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
     bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     if (isa->bf16 == &cpu_kernels_amx)
         return avx512bf16 && has_tiles();

@@ -313,9 +313,9 @@ static void panel_weights(float *panel, int32_t count, int32_t width, float scal
         vector total = {0}, relative = *(const vector *)(reference + lane) * same(log2_e);
         for (int32_t c = 0; c < count; c += SUM_RUN) {
             int32_t run = count - c < SUM_RUN ? (count - c + 1) / 2 * 2 : SUM_RUN;
-            total += run_weights(panel + (int64_t)c * width + lane, run, width,
-                                 same(scale * log2_e), relative,
-                                 to + (int64_t)(c / 2) * width + lane);
+            total +=
+                run_weights(panel + (int64_t)c * width + lane, run, width, same(scale * log2_e),
+                            relative, to + (int64_t)(c / 2) * width + lane);
         }
         *(vector *)(sum + lane) = total;
     }

@@ -138,8 +138,8 @@ static void accumulate(const void *values, cpu_block_sizes sizes, const void *we
         const float *panel = (const float *)weights_ + (int64_t)lane * (count + CPU_SLACK);
         float *to = out + (int64_t)lane * (dim + CPU_SLACK);
         for (int32_t d = 0; d < dim; d += TILE_ROWS)
-            product_panel((const float *)values + d, dim + CPU_SLACK, 1, panel, count, width, decay + lane,
-                          to + (int64_t)d * width);
+            product_panel((const float *)values + d, dim + CPU_SLACK, 1, panel, count, width,
+                          decay + lane, to + (int64_t)d * width);
     }
 }
 
