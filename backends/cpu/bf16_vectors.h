@@ -58,6 +58,11 @@ INLINE vector dot_pairs(vector sum, pair_vector x, pair_vector y)
 }
 #endif
 
+INLINE words widen(const uint16_t *from)
+{
+    return (words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+}
+
 INLINE vector greater(vector x, vector y)
 {
     return (vector)_mm512_max_ps((__m512)x, (__m512)y);

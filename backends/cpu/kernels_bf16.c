@@ -35,20 +35,42 @@ INLINE uint32_t pair_of(const uint16_t *row, int32_t d, int32_t dim)
     return row[d] | high << 16;
 }
 
+/* VECTOR rows into VECTOR lanes: pair i of row r to lane r, line i. */
+static void pack_q_lanes(const uint16_t *const row[VECTOR], int32_t dim, uint32_t signs,
+                         int32_t width, uint32_t *to)
+{
+    int32_t d = 0;
+    for (; d + 2 * VECTOR <= dim; d += 2 * VECTOR, to += VECTOR * (int64_t)width) {
+        words x[VECTOR];
+        for (int r = 0; r < VECTOR; r++) {
+            memcpy(&x[r], row[r] + d, sizeof(x[r]));
+            x[r] ^= signs;
+        }
+        transpose(x);
+        for (int i = 0; i < VECTOR; i++)
+            *(words *)(to + i * (int64_t)width) = x[i];
+    }
+    for (; d < dim; d += 2, to += width)
+        for (int r = 0; r < VECTOR; r++)
+            to[r] = pair_of(row[r], d, dim) ^ signs;
+    for (; d < padded(dim); d += 2, to += width)
+        memset(to, 0, VECTOR * sizeof(*to));
+}
+
+static const uint16_t zeros[RFA_MAX_DIM];
+
 /* q (by panel, pairs of dim). */
 static void pack_q(const cpu_rows *rows, const int64_t *position, int32_t count, int32_t lanes,
                    float scale, void *q)
 {
-    uint32_t signs = scale < 0 ? 0x80008000 : 0;
-    int32_t pairs = padded(rows->dim) / 2, used = (rows->dim + 1) / 2;
-    uint32_t *to = q;
-    memset(q, 0, (size_t)lanes * (size_t)pairs * sizeof(*to));
-    for (int32_t r = 0; r < count; r++) {
-        int32_t panel = r / CPU_PANEL * CPU_PANEL, width = panel_width(lanes, panel);
-        const uint16_t *row = (const uint16_t *)row_at(rows, position[r]);
-        uint32_t *lane = to + (int64_t)panel * pairs + r - panel;
-        for (int32_t i = 0; i < used; i++)
-            lane[(int64_t)i * width] = pair_of(row, 2 * i, rows->dim) ^ signs;
+    int32_t dim_pairs = padded(rows->dim) / 2;
+    for (int32_t lane = 0; lane < lanes; lane += VECTOR) {
+        int32_t panel = lane / CPU_PANEL * CPU_PANEL;
+        const uint16_t *row[VECTOR];
+        for (int32_t r = 0; r < VECTOR; r++)
+            row[r] = lane + r < count ? (const uint16_t *)row_at(rows, position[lane + r]) : zeros;
+        pack_q_lanes(row, rows->dim, scale < 0 ? 0x80008000 : 0, panel_width(lanes, panel),
+                     (uint32_t *)q + (int64_t)panel * dim_pairs + lane - panel);
     }
 }
 
@@ -64,27 +86,48 @@ static void pack_k(const cpu_rows *rows, const int64_t *position, int32_t count,
     memset(to, 0, (size_t)(padded(count) - count) * (size_t)pitch * sizeof(*to));
 }
 
-/* values (padded dim, padded count): v transposed, GRANULE keys at a time. */
+/* 2 VECTOR keys of v transposed; sets bits of `special` where they are not finite. */
+static void pack_v_keys(const uint16_t *const row[2 * VECTOR], int32_t dim, int32_t pitch,
+                        words *special, uint16_t *to)
+{
+    const words exponents = (words){0} + 0x7f807f80u, one = (words){0} + 0x00800080u;
+    int32_t d = 0;
+    for (; d + VECTOR <= dim; d += VECTOR, to += VECTOR * (int64_t)pitch) {
+        words x[VECTOR];
+        for (int i = 0; i < VECTOR; i++) {
+            x[i] = widen(row[2 * i] + d) | widen(row[2 * i + 1] + d) << 16;
+            /* An exponent of ones carries into the sign's place. */
+            *special |= ((x[i] & exponents) + one) & 0x80008000u;
+        }
+        transpose(x);
+        for (int i = 0; i < VECTOR; i++)
+            *(words *)(to + i * (int64_t)pitch) = x[i];
+    }
+    for (; d < dim; d++, to += pitch)
+        for (int i = 0; i < 2 * VECTOR; i++) {
+            to[i] = row[i][d];
+            (*special)[0] |= (to[i] & 0x7f80) == 0x7f80;
+        }
+}
+
+/* values (padded dim, padded count): v transposed. */
 static bool pack_v(const cpu_rows *rows, const int64_t *position, int32_t count, void *values)
 {
-    static const uint16_t none[RFA_MAX_DIM];
     int32_t pitch = padded(count);
-    uint32_t special = 0;
     uint16_t *to = values;
-    for (int32_t c = 0; c < pitch; c += GRANULE) {
-        const uint16_t *row[GRANULE];
-        for (int32_t i = 0; i < GRANULE; i++)
-            row[i] = c + i < count ? (const uint16_t *)row_at(rows, position[c + i]) : none;
-        for (int32_t d = 0; d < rows->dim; d++)
-            for (int32_t i = 0; i < GRANULE; i++) {
-                uint16_t x = row[i][d];
-                special |= (x & 0x7f80) == 0x7f80;
-                to[(int64_t)d * pitch + c + i] = x;
-            }
+    words special = {0};
+    for (int32_t c = 0; c < pitch; c += 2 * VECTOR) {
+        const uint16_t *row[2 * VECTOR];
+        for (int32_t i = 0; i < 2 * VECTOR; i++)
+            row[i] = c + i < count ? (const uint16_t *)row_at(rows, position[c + i]) : zeros;
+        pack_v_keys(row, rows->dim, pitch, &special, to + c);
     }
     memset(to + (int64_t)rows->dim * pitch, 0,
            (size_t)(padded(rows->dim) - rows->dim) * (size_t)pitch * sizeof(*to));
-    return !special;
+    for (int i = 0; i < VECTOR; i++)
+        if (special[i])
+            return false;
+    return true;
 }
 
 /* ---- Matrix products ------------------------------------------------------------ */

@@ -17,11 +17,53 @@ enum { VECTOR = 4 };
 
 typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), may_alias));
 
+typedef uint32_t words __attribute__((vector_size(VECTOR * sizeof(uint32_t)), may_alias));
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE int32_t panel_width(int32_t lanes, int32_t lane)
 {
     return lanes - lane < CPU_PANEL ? lanes - lane : CPU_PANEL;
+}
+
+/* ---- Squares of VECTOR x VECTOR words ----------------------------------------------- */
+
+/* x0 y0 x1 y1 ..., the first and the second half. */
+INLINE words zip_low(words x, words y)
+{
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(x, y, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+    return __builtin_shufflevector(x, y, 0, 4, 1, 5);
+#endif
+}
+
+INLINE words zip_high(words x, words y)
+{
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(x, y, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+    return __builtin_shufflevector(x, y, 2, 6, 3, 7);
+#endif
+}
+
+/* Each round is a perfect shuffle; log2 VECTOR of them transpose. */
+INLINE void transpose(words x[VECTOR])
+{
+    for (int round = 1; round < VECTOR; round *= 2) {
+        words y[VECTOR];
+        for (int i = 0; i < VECTOR / 2; i++) {
+            y[2 * i] = zip_low(x[i], x[i + VECTOR / 2]);
+            y[2 * i + 1] = zip_high(x[i], x[i + VECTOR / 2]);
+        }
+        for (int i = 0; i < VECTOR; i++)
+            x[i] = y[i];
+    }
 }
 
 /* ---- Rows ------------------------------------------------------------------------- */
@@ -64,17 +106,32 @@ static void store(const float *restrict row, int32_t dim, rfa_dtype dtype, char 
             narrow[d] = cpu_to_bf16(row[d]);
 }
 
-/* A square at a time, so that neither side walks memory in long strides only. */
+/* VECTOR lanes of one panel. */
+static void unpack_lanes(const float *from, int32_t width, int32_t dim, const float *factor,
+                         float *rows)
+{
+    const vector by = *(const vector *)factor;
+    int32_t d = 0;
+    for (; d + VECTOR <= dim; d += VECTOR) {
+        words x[VECTOR];
+        for (int i = 0; i < VECTOR; i++)
+            x[i] = (words)(*(const vector *)(from + (int64_t)(d + i) * width) * by);
+        transpose(x);
+        for (int i = 0; i < VECTOR; i++)
+            memcpy(rows + (int64_t)i * dim + d, &x[i], sizeof(x[i]));
+    }
+    for (; d < dim; d++)
+        for (int i = 0; i < VECTOR; i++)
+            rows[(int64_t)i * dim + d] = from[(int64_t)d * width + i] * by[i];
+}
+
 static void unpack(const float *out, int32_t dim, int32_t padded_dim, int32_t lanes,
                    const float *factor, float *rows)
 {
-    for (int32_t lane = 0; lane < lanes; lane += CPU_LANES) {
-        int32_t panel = lane / CPU_PANEL * CPU_PANEL, width = panel_width(lanes, panel);
-        const float *from = out + (int64_t)panel * padded_dim + lane - panel;
-        for (int32_t d = 0; d < dim; d++)
-            for (int32_t i = 0; i < CPU_LANES; i++)
-                rows[(int64_t)(lane + i) * dim + d] =
-                    from[(int64_t)d * width + i] * factor[lane + i];
+    for (int32_t lane = 0; lane < lanes; lane += VECTOR) {
+        int32_t panel = lane / CPU_PANEL * CPU_PANEL;
+        unpack_lanes(out + (int64_t)panel * padded_dim + lane - panel, panel_width(lanes, panel),
+                     dim, factor + lane, rows + (int64_t)lane * dim);
     }
 }
 
