@@ -27,6 +27,8 @@ static inline void tile_configure(void)
         config.bytes[i] = TILE_BYTES;
         config.rows[i] = TILE_LINES;
     }
+    /* gcc 12 believes that only the first 8 bytes are read, and leaves out the rest. */
+    __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
 }
 
