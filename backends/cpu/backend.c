@@ -91,8 +91,8 @@ static rfa_status context_create(const rfa_context_options *options, void **resu
     if (!state)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
     int32_t threads = options->threads > 0 ? options->threads : default_threads();
-    *state = (cpu_state){.isa = isa,
-                         .threads = threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
+    *state =
+        (cpu_state){.isa = isa, .threads = threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
 #ifndef _OPENMP
     state->threads = 1;
 #endif
