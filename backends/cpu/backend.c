@@ -45,7 +45,7 @@ static rfa_status device_count(int32_t *count, rfa_error *err)
 
 static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *err)
 {
-    const cpu_kernels *kernels;
+    const cpu_isa *isa;
     rfa_error why = {""};
     if (index != 0)
         return rfa_fail(err, RFA_NO_DEVICE, "there is no device %d, the cpu backend has one",
@@ -57,9 +57,11 @@ static rfa_status device_get(int32_t index, rfa_device_info *info, rfa_error *er
     info->memory = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     info->compute_units = cores > 0 ? (int32_t)cores : 0;
-    info->status = cpu_choose_kernels(&kernels, &why);
-    if (info->status == RFA_OK)
-        cpu_describe_kernels(kernels, info->detail, sizeof(info->detail));
+    info->status = cpu_choose_isa(&isa, &why);
+    if (info->status == RFA_OK) {
+        cpu_describe_isa(isa, info->detail, sizeof(info->detail));
+        info->weights = isa->bf16 ? RFA_WEIGHTS_BF16 : 0;
+    }
     snprintf(info->why, sizeof(info->why), "%.255s", why.text);
     return RFA_OK;
 }
@@ -77,20 +79,20 @@ static int32_t default_threads(void)
 
 static rfa_status context_create(const rfa_context_options *options, void **result, rfa_error *err)
 {
-    const cpu_kernels *kernels;
+    const cpu_isa *isa;
     *result = NULL;
     if (options->device != 0)
         return rfa_fail(err, RFA_NO_DEVICE, "there is no device %d, the cpu backend has one",
                         (int)options->device);
-    rfa_status status = cpu_choose_kernels(&kernels, err);
+    rfa_status status = cpu_enable_isa(&isa, err);
     if (status != RFA_OK)
         return status;
     cpu_state *state = malloc(sizeof(*state));
     if (!state)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a context");
     int32_t threads = options->threads > 0 ? options->threads : default_threads();
-    *state = (cpu_state){.kernels = kernels,
-                         .threads = threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
+    *state =
+        (cpu_state){.isa = isa, .threads = threads < CPU_MAX_THREADS ? threads : CPU_MAX_THREADS};
 #ifndef _OPENMP
     state->threads = 1;
 #endif

@@ -7,15 +7,17 @@
  *   sequence.c   lengths, token orders, range flags
  *   lists.c      the visit list of one group
  *   predicted.c  the masses that the predicted order sorts by
+ *   pack.c       k and v as the kernels want them, once per head
  *   walk.c       a task: one visit group of one head, from q to out
  *   decide.c     keep or skip one block
  *   merge.c      partial results
- *   kernels.c    the arithmetic, compiled once per instruction set
+ *   kernels_*.c  the arithmetic, compiled once per instruction set
  */
 #ifndef RFA_CPU_H
 #define RFA_CPU_H
 
 #include <math.h>
+#include <stdatomic.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -31,8 +33,14 @@
 /* More would only risk the OpenMP runtime's giving up on starting them. */
 #define CPU_MAX_THREADS 1024
 
+/* An instruction set: kernels for any dtype, and for bf16 inputs where it has better. */
+typedef struct cpu_isa {
+    const char *name;
+    const cpu_kernels *f32, *bf16;
+} cpu_isa;
+
 typedef struct cpu_state {
-    const cpu_kernels *kernels;
+    const cpu_isa *isa;
     int32_t threads;
     rfa_host_workspace workspace;
 } cpu_state;
@@ -64,14 +72,18 @@ typedef struct cpu_block {
     int64_t visible;     /* key blocks 0 .. visible - 1 hold unmasked pairs for it */
     int64_t visits, n;   /* N and n of the specification */
     bool dense;          /* keeps what it visits */
-    float *q, *out;      /* by panel */
+    void *q;             /* packed */
+    float *out;          /* by panel */
     uint32_t *decisions; /* words to set bits in, or NULL */
 } cpu_block;
 
 /* One thread's arrays, for one task at a time. "Lanes": see kernels.h. */
 typedef struct cpu_scratch {
-    float *q, *out;                     /* by decision block, then by panel */
-    float *keys, *values, *scores;      /* of one key block */
+    char *q;                            /* packed, by decision block */
+    float *out;                         /* by decision block, then by panel */
+    float *scores;                      /* of one key block, by panel */
+    void *weights;                      /* likewise, packed; may be the same array */
+    float *rows, *factor;               /* a decision block's output, row by row; 1 / l */
     float *row;                         /* one row of anything */
     float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */
     double *sum, *skipped;              /* l and s, relative to max */
@@ -95,19 +107,25 @@ typedef struct cpu_layout {
     int64_t tasks;
     int32_t lanes;        /* of a decision block */
     int64_t group_blocks; /* decision blocks of a visit group, at most */
-    size_t scratch_size;  /* a thread's */
-    char *scratch_base;   /* these only with a workspace: */
+    int64_t wave;         /* pairs of batch entry and kv head whose k and v are packed at a time */
+    size_t keys_size, values_size; /* of a packed block */
+    size_t scratch_size;           /* a thread's */
+    char *scratch_base;            /* these only with a workspace: */
     cpu_sequence *sequence;
     int64_t *order_q, *order_k;
     uint8_t *key_flags, *dense_rows;
     float *key_pools;
+    char *keys, *values;          /* packed, by pair of the wave, then by key block */
+    _Atomic uint32_t *keys_state; /* see pack.c; likewise */
+    _Atomic uint32_t *values_state;
     cpu_result *result; /* by task: (batch, head, group) */
 } cpu_layout;
 
 /* A call, read by all threads. */
 typedef struct cpu_job {
     const rfa_problem *p;
-    const cpu_kernels *kernels;
+    const cpu_kernels *kernels; /* of attention */
+    const cpu_kernels *f32;     /* of predictions */
     cpu_layout layout;
     bool list_only; /* rfa_build_visit_list */
     bool exact;     /* the rule needs the exponentials of every block */
@@ -156,6 +174,17 @@ void cpu_pool_keys(const cpu_job *job, int64_t begin, int64_t end);
 int64_t cpu_predicted_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
                            const cpu_scratch *scratch);
 
+/* ---- pack.c ------------------------------------------------------------------------ */
+
+/* Before tasks of another wave. */
+void cpu_forget_packed(const cpu_job *job);
+/* Key block `block` of a kv head, packed by whichever thread needs it first. */
+const void *cpu_packed_keys(const cpu_job *job, int64_t batch, int64_t head_kv, int64_t block,
+                            const cpu_scratch *scratch);
+/* *finite: v has no NaN and no infinity there. */
+const void *cpu_packed_values(const cpu_job *job, int64_t batch, int64_t head_kv, int64_t block,
+                              const cpu_scratch *scratch, bool *finite);
+
 /* ---- decide.c --------------------------------------------------------------------- */
 
 /* The rule and knob of a head; *bad: it runs dense because of a bad knob. */
@@ -182,11 +211,15 @@ rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *wo
                           rfa_error *err);
 rfa_status cpu_merge(const cpu_state *state, const rfa_merge_problem *p, rfa_error *err);
 
-/* The kernels to use: RFA_CPU_ISA's choice, else the widest that runs here.
- * RFA_NO_DEVICE when RFA_CPU_ISA names none that does. */
-rfa_status cpu_choose_kernels(const cpu_kernels **kernels, rfa_error *err);
+/* The instruction set to use: RFA_CPU_ISA's choice, else the best that runs
+ * here. RFA_NO_DEVICE when RFA_CPU_ISA names none that does. */
+rfa_status cpu_choose_isa(const cpu_isa **isa, rfa_error *err);
+/* The same, and gets from the operating system what using it takes. */
+rfa_status cpu_enable_isa(const cpu_isa **isa, rfa_error *err);
 /* "ISA avx512 (of portable avx2 avx512)". */
-void cpu_describe_kernels(const cpu_kernels *chosen, char *text, size_t size);
+void cpu_describe_isa(const cpu_isa *chosen, char *text, size_t size);
+/* What attends to this problem. */
+const cpu_kernels *cpu_kernels_for(const cpu_isa *isa, const rfa_problem *p);
 
 /* ---- Small things ------------------------------------------------------------------- */
 
@@ -220,6 +253,13 @@ static inline char *cpu_at(const rfa_view *view, size_t size, int64_t batch, int
 {
     int64_t element = batch * view->stride[0] + head * view->stride[1] + row * view->stride[2];
     return (char *)view->data + view->byte_offset + element * (int64_t)size;
+}
+
+static inline cpu_rows cpu_rows_of(const rfa_problem *p, const rfa_view *view, int64_t batch,
+                                   int64_t head, int32_t dim)
+{
+    const char *data = cpu_at(view, cpu_size_of(p->dtype), batch, head, 0);
+    return (cpu_rows){data, view->stride[2], p->dtype, dim};
 }
 
 static inline bool cpu_orders_by_mass(const rfa_problem *p)

@@ -1,11 +1,16 @@
 /* The arithmetic that is compiled once per instruction set.
  *
  * Rows of q lie in lanes: a tile of scores is (key, lane), so that everything
- * that is per row (max, sum, exponentials, masks) is plain vector arithmetic
- * and k and v are read as scalars, without a transpose. A decision block has a
- * multiple of CPU_LANES lanes, in panels of CPU_PANEL: an array "by panel" of
- * `n` entries a lane holds panel after panel, each (n, lanes of the panel), so
- * that what the inner loops walk is contiguous. The last panel may be narrower.
+ * that is per row (max, sum, exponentials, masks) is plain vector arithmetic.
+ * Both matrix products then have rows of k, or of v transposed, on one side and
+ * lanes on the other. A decision block has a multiple of CPU_LANES lanes, in
+ * panels of CPU_PANEL: an array "by panel" of `n` entries a lane holds panel
+ * after panel, each (n, lanes of the panel), so that what the inner loops walk
+ * is contiguous. The last panel may be narrower.
+ *
+ * kernels_f32.c works in f32 for every dtype. kernels_bf16.c takes bf16 inputs
+ * as they are, rounds the weights to bf16 and sums in f32; its arrays of bf16
+ * are by pairs: two neighbours of the summed dimension in one 32-bit number.
  */
 #ifndef RFA_CPU_KERNELS_H
 #define RFA_CPU_KERNELS_H
@@ -16,7 +21,7 @@
 
 #define CPU_LANES 16
 #define CPU_PANEL 64
-/* Rows that the matrix kernels may read and write beyond the ones asked for. */
+/* Entries that the register tiles of kernels_f32.c reach beyond those asked for. */
 #define CPU_SLACK 8
 
 /* q, k or v of one head: `dim` elements a row, rows `stride` elements apart. */
@@ -27,41 +32,81 @@ typedef struct cpu_rows {
     int32_t dim;
 } cpu_rows;
 
+/* Of a packed block of k or v. */
+typedef struct cpu_block_sizes {
+    int32_t count, dim; /* keys; elements of each */
+} cpu_block_sizes;
+
 typedef struct cpu_kernels {
-    const char *isa;
+    /* Bytes of a packed q, k, v or weight. Arrays have room for
+     * cpu_padded(kernels, n) entries where n are asked for; the matrix kernels
+     * read and write those too. */
+    int32_t element, granule, slack;
+
+    /* What a thread needs before and after; may be NULL. */
+    void (*enter)(void);
+    void (*leave)(void);
 
     /* to[i][0 .. dim) = row position[i], as f32, `pitch` apart. */
     void (*load)(const cpu_rows *rows, const int64_t *position, int32_t count, int32_t pitch,
                  float *to);
 
-    /* scores (by panel, count + CPU_SLACK) = keys (count + CPU_SLACK, dim) times
-     * q (by panel, dim). */
-    void (*scores)(const float *keys, int32_t count, int32_t dim, const float *q, int32_t lanes,
+    /* Rows of q into lanes, by panel, zeros in lanes without a row. Scores are
+     * those of `scale` times q after `scores` and `maxima`. */
+    void (*pack_q)(const cpu_rows *rows, const int64_t *position, int32_t count, int32_t lanes,
+                   float scale, void *q);
+    void (*pack_k)(const cpu_rows *rows, const int64_t *position, int32_t count, void *keys);
+    /* False if v has a NaN or an infinity there. */
+    bool (*pack_v)(const cpu_rows *rows, const int64_t *position, int32_t count, void *values);
+
+    /* scores (by panel) = keys times q. */
+    void (*scores)(const void *keys, cpu_block_sizes sizes, const void *q, int32_t lanes,
                    float *scores);
 
     /* Sets the scores of keys at or past seen[lane] to -inf. */
     void (*mask)(float *scores, int32_t count, int32_t lanes, const int32_t *seen);
 
     /* The largest score of each lane; NaN if it has a NaN. */
-    void (*maxima)(const float *scores, int32_t count, int32_t lanes, float *max);
+    void (*maxima)(const float *scores, int32_t count, int32_t lanes, float scale, float *max);
 
-    /* scores = exp(scores - reference[lane]), sum[lane] = their sum. */
-    void (*weights)(float *scores, int32_t count, int32_t lanes, const float *reference,
-                    float *sum);
+    /* weights (by panel) = exp(score - reference[lane]), sum[lane] = their sum.
+     * With elements of 4 bytes, weights are the scores' own array. */
+    void (*weights)(float *scores, int32_t count, int32_t lanes, float scale,
+                    const float *reference, void *weights, float *sum);
 
-    /* out (by panel, dim + CPU_SLACK) = decay[lane] * out + values (count, dim +
-     * CPU_SLACK) transposed times weights (by panel, count + CPU_SLACK). */
-    void (*accumulate)(const float *values, int32_t count, int32_t dim, const float *weights,
+    /* out (by panel) = decay[lane] * out + values transposed times weights. */
+    void (*accumulate)(const void *values, cpu_block_sizes sizes, const void *weights,
                        int32_t lanes, const float *decay, float *out);
+    /* The same, without products of weights past seen[lane]; slow. */
+    void (*accumulate_seen)(const void *values, cpu_block_sizes sizes, const void *weights,
+                            int32_t lanes, const float *decay, const int32_t *seen, float *out);
+
+    /* rows[lane][0 .. dim) = out (by panel) times factor[lane]. */
+    void (*unpack)(const float *out, int32_t dim, int32_t lanes, const float *factor, float *rows);
+
+    /* to = row, rounded to dtype. */
+    void (*store)(const float *row, int32_t dim, rfa_dtype dtype, char *to);
 
     /* y = exp(x), x <= 0 or NaN; may be the same array. */
     void (*exponentials)(const float *x, int32_t n, float *y);
 } cpu_kernels;
 
+static inline int32_t cpu_padded(const cpu_kernels *kernels, int64_t n)
+{
+    int32_t granule = kernels->granule;
+    return (int32_t)((n + granule - 1) / granule * granule) + kernels->slack;
+}
+
 extern const cpu_kernels cpu_kernels_portable;
 #ifdef RFA_CPU_X86
 extern const cpu_kernels cpu_kernels_avx2;
 extern const cpu_kernels cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_avx512bf16;
+extern const cpu_kernels cpu_kernels_amx;
+#endif
+#ifdef RFA_CPU_ARM
+extern const cpu_kernels cpu_kernels_neon;
+extern const cpu_kernels cpu_kernels_neonbf16;
 #endif
 
 #endif

@@ -46,17 +46,38 @@ static void place_shared(cpu_layout *l, const rfa_problem *p, bool list_only, pl
     }
 }
 
+/* Enough pairs at a time that threads seldom wait at the end of a wave. */
+#define WAVE_TASKS 32 /* a thread */
+
+static void place_packed(cpu_layout *l, const rfa_problem *p, const cpu_kernels *kernels,
+                         placer *at)
+{
+    int64_t per_pair = p->heads_q / p->heads_kv * p->groups, pairs = p->batch * p->heads_kv;
+    uint64_t keys = (uint64_t)cpu_padded(kernels, cpu_min(p->block_k, p->len_k));
+    l->wave = cpu_min(pairs, cpu_ceil_div((int64_t)l->threads * WAVE_TASKS, per_pair + !per_pair));
+    l->keys_size = keys * (uint64_t)cpu_padded(kernels, p->dim) * (uint64_t)kernels->element;
+    l->values_size = keys * (uint64_t)cpu_padded(kernels, p->dim_v) * (uint64_t)kernels->element;
+    l->keys_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->keys_state));
+    l->values_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->values_state));
+    l->keys = place(at, l->wave, (uint64_t)p->blocks_k, l->keys_size);
+    l->values = place(at, l->wave, (uint64_t)p->blocks_k, l->values_size);
+}
+
 /* ---- A thread's own ------------------------------------------------------------------ */
 
-static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p, placer *at)
+static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p,
+                       const cpu_kernels *kernels, placer *at)
 {
     int64_t lanes = l->group_blocks * l->lanes;
-    int64_t keys = cpu_min(p->block_k, p->len_k);
-    s->q = place(at, lanes, (uint64_t)p->dim, sizeof(float));
-    s->out = place(at, lanes, (uint64_t)p->dim_v + CPU_SLACK, sizeof(float));
-    s->keys = place(at, keys + CPU_SLACK, (uint64_t)p->dim, sizeof(float));
-    s->values = place(at, keys + CPU_SLACK, (uint64_t)p->dim_v + CPU_SLACK, sizeof(float));
-    s->scores = place(at, keys + CPU_SLACK, (uint64_t)l->lanes, sizeof(float));
+    int64_t keys = cpu_padded(kernels, cpu_min(p->block_k, p->len_k));
+    s->q = place(at, lanes, (uint64_t)cpu_padded(kernels, p->dim), (uint64_t)kernels->element);
+    s->out = place(at, lanes, (uint64_t)cpu_padded(kernels, p->dim_v), sizeof(float));
+    s->scores = place(at, keys, (uint64_t)l->lanes, sizeof(float));
+    s->weights = s->scores;
+    if (kernels->element != sizeof(float))
+        s->weights = place(at, keys, (uint64_t)l->lanes, (uint64_t)kernels->element);
+    s->rows = place(at, l->lanes, (uint64_t)p->dim_v, sizeof(float));
+    s->factor = place(at, l->lanes, 1, sizeof(float));
     s->position_q = place(at, cpu_min(p->visit_q, p->len_q), 1, sizeof(int64_t));
     float **const of_group[] = {&s->max, &s->log_sum, &s->kappa};
     for (size_t i = 0; i < sizeof(of_group) / sizeof(of_group[0]); i++)
@@ -88,15 +109,15 @@ static void place_lists(cpu_scratch *s, const rfa_problem *p, placer *at)
     s->sort = place(at, p->blocks_k, 1, sizeof(uint64_t));
 }
 
-static void place_scratch(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p, bool list_only,
-                          placer *at)
+static void place_scratch(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p,
+                          const cpu_kernels *kernels, bool list_only, placer *at)
 {
     *s = (cpu_scratch){0};
     s->row = place(at, p->dim > p->dim_v ? p->dim : p->dim_v, 1, sizeof(float));
     s->position_k = place(at, cpu_min(p->block_k, p->len_k) + RFA_POOL_ROWS, 1, sizeof(int64_t));
     place_lists(s, p, at);
     if (!list_only)
-        place_rows(s, l, p, at);
+        place_rows(s, l, p, kernels, at);
 }
 
 /* ---- Both -------------------------------------------------------------------------- */
@@ -104,6 +125,7 @@ static void place_scratch(cpu_scratch *s, const cpu_layout *l, const rfa_problem
 rfa_status cpu_layout_of(cpu_layout *l, const cpu_state *state, const rfa_problem *p,
                          bool list_only, void *workspace, rfa_error *err)
 {
+    const cpu_kernels *kernels = cpu_kernels_for(state->isa, p);
     placer at = {.base = workspace};
     placer thread = {.base = NULL};
     cpu_scratch scratch;
@@ -115,7 +137,9 @@ rfa_status cpu_layout_of(cpu_layout *l, const cpu_state *state, const rfa_proble
     l->threads = (int32_t)cpu_min(state->threads, l->tasks > 0 ? l->tasks : 1);
 
     place_shared(l, p, list_only, &at);
-    place_scratch(&scratch, l, p, list_only, &thread);
+    if (!list_only)
+        place_packed(l, p, kernels, &at);
+    place_scratch(&scratch, l, p, kernels, list_only, &thread);
     l->scratch_size = (size_t)thread.used;
     l->scratch_base = place(&at, l->threads, thread.used, 1);
     l->size = (size_t)at.used;
@@ -130,5 +154,5 @@ void cpu_scratch_of(cpu_scratch *scratch, const cpu_job *job, int32_t thread)
 {
     const cpu_layout *l = &job->layout;
     placer at = {.base = l->scratch_base + (size_t)thread * l->scratch_size};
-    place_scratch(scratch, l, job->p, job->list_only, &at);
+    place_scratch(scratch, l, job->p, job->kernels, job->list_only, &at);
 }

@@ -28,7 +28,7 @@ static void pool_rows(const cpu_job *job, const cpu_rows *rows, const int64_t *o
         mean[d * step] = 0;
     for (int64_t i = begin; i < begin + count; i++) {
         int64_t position = first_row + (order ? order[i] : i);
-        job->kernels->load(rows, &position, 1, rows->dim, scratch->row);
+        job->f32->load(rows, &position, 1, rows->dim, scratch->row);
         for (int32_t d = 0; d < rows->dim; d++)
             mean[d * step] += scratch->row[d];
     }
@@ -36,18 +36,12 @@ static void pool_rows(const cpu_job *job, const cpu_rows *rows, const int64_t *o
         mean[d * step] /= (float)count;
 }
 
-static cpu_rows rows_of(const rfa_problem *p, const rfa_view *view, int64_t batch, int64_t head)
-{
-    const char *data = cpu_at(view, cpu_size_of(p->dtype), batch, head, 0);
-    return (cpu_rows){data, view->stride[2], p->dtype, p->dim};
-}
-
 static void pool_head(const cpu_job *job, int64_t batch, int64_t head_kv,
                       const cpu_scratch *scratch)
 {
     const rfa_problem *p = job->p;
     const cpu_sequence *s = cpu_sequence_of(job, batch);
-    cpu_rows rows = rows_of(p, &p->k, batch, head_kv);
+    cpu_rows rows = cpu_rows_of(p, &p->k, batch, head_kv, p->dim);
     int64_t pools = cpu_ceil_div(s->len_k, RFA_POOL_ROWS);
     float *mean = key_pools_of(job, batch, head_kv);
     if (pools == 0)
@@ -83,7 +77,7 @@ static void weigh_pools(const cpu_job *job, int64_t batch, int64_t head, int64_t
 {
     const rfa_problem *p = job->p;
     const cpu_sequence *s = cpu_sequence_of(job, batch);
-    cpu_rows rows = rows_of(p, &p->q, batch, head);
+    cpu_rows rows = cpu_rows_of(p, &p->q, batch, head, p->dim);
     float max[CPU_LANES], sum[CPU_LANES];
     int32_t seen[CPU_LANES] = {0};
     memset(scratch->pooled_q, 0, (size_t)p->dim * CPU_LANES * sizeof(float));
@@ -98,10 +92,11 @@ static void weigh_pools(const cpu_job *job, int64_t batch, int64_t head, int64_t
         seen[i] = keys > 0 ? (int32_t)cpu_min(cpu_ceil_div(keys, RFA_POOL_ROWS), pools) : 0;
     }
     const float *means = key_pools_of(job, batch, head / (p->heads_q / p->heads_kv));
-    job->kernels->scores(means, pools, p->dim, scratch->pooled_q, CPU_LANES, scratch->pool_scores);
-    job->kernels->mask(scratch->pool_scores, pools, CPU_LANES, seen);
-    job->kernels->maxima(scratch->pool_scores, pools, CPU_LANES, max);
-    job->kernels->weights(scratch->pool_scores, pools, CPU_LANES, max, sum);
+    job->f32->scores(means, (cpu_block_sizes){pools, p->dim}, scratch->pooled_q, CPU_LANES,
+                     scratch->pool_scores);
+    job->f32->mask(scratch->pool_scores, pools, CPU_LANES, seen);
+    job->f32->maxima(scratch->pool_scores, pools, CPU_LANES, 1, max);
+    job->f32->weights(scratch->pool_scores, pools, CPU_LANES, 1, max, scratch->pool_scores, sum);
 }
 
 /* Adds the rows' shares of every key block to block_mass. A row that sees

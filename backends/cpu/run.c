@@ -5,7 +5,9 @@
 
 static cpu_job start_job(const cpu_state *state, const rfa_problem *p, bool list_only)
 {
-    cpu_job job = {.p = p, .kernels = state->kernels, .list_only = list_only};
+    cpu_job job = {.p = p, .list_only = list_only};
+    job.kernels = cpu_kernels_for(state->isa, p);
+    job.f32 = state->isa->f32;
     job.estimated = p->rule == RFA_RULE_RECALL && p->mass == RFA_MASS_ESTIMATED;
     job.exact = p->track_recall && p->rule != RFA_RULE_DENSE && !job.estimated;
     return job;
@@ -13,24 +15,53 @@ static cpu_job start_job(const cpu_state *state, const rfa_problem *p, bool list
 
 /* ---- Attention -------------------------------------------------------------------------- */
 
-static void attend_all(const cpu_job *job, int64_t begin, int64_t end)
+/* Task number i of a wave. The heads that share k and v run side by side; under
+ * the causal mask later groups see more: the longest tasks first. */
+static int64_t task_of(const rfa_problem *p, int64_t first_pair, int64_t pairs, int64_t i)
 {
-    int64_t per_sequence = job->p->heads_q * job->p->groups;
+    int64_t share = p->heads_q / p->heads_kv, member = i % share, pair, group;
+    i /= share;
+    if (p->causal) {
+        pair = first_pair + i % pairs;
+        group = p->groups - 1 - i / pairs;
+    } else {
+        pair = first_pair + i / p->groups;
+        group = i % p->groups;
+    }
+    return (pair * share + member) * p->groups + group;
+}
+
+/* All that reads k and v of these (batch entry, kv head). */
+static void attend_wave(const cpu_job *job, int64_t first_pair, int64_t pairs)
+{
+    const rfa_problem *p = job->p;
+    int64_t tasks = pairs * (p->heads_q / p->heads_kv) * p->groups;
+    cpu_forget_packed(job);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(job->layout.threads)
 #endif
     {
         cpu_scratch scratch;
         cpu_scratch_of(&scratch, job, cpu_thread_number());
+        if (job->kernels->enter)
+            job->kernels->enter();
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic)
 #endif
-        for (int64_t i = 0; i < (end - begin) * per_sequence; i++) {
-            /* Under the causal mask later groups see more: the longest tasks first. */
-            int64_t task = job->p->causal ? end * per_sequence - 1 - i : begin * per_sequence + i;
+        for (int64_t i = 0; i < tasks; i++) {
+            int64_t task = task_of(p, first_pair, pairs, i);
             cpu_attend(job, task, &scratch, &job->layout.result[task]);
         }
+        if (job->kernels->leave)
+            job->kernels->leave();
     }
+}
+
+static void attend_all(const cpu_job *job, int64_t begin, int64_t end)
+{
+    int64_t last = end * job->p->heads_kv, wave = job->layout.wave;
+    for (int64_t pair = begin * job->p->heads_kv; pair < last; pair += wave)
+        attend_wave(job, pair, cpu_min(wave, last - pair));
 }
 
 static void attend_sequences(const cpu_job *job, int64_t begin, int64_t end)

@@ -16,11 +16,10 @@ typedef struct walk {
     const cpu_scratch *scratch;
     const cpu_sequence *sequence;
     cpu_result *result;
-    int64_t batch, head, group;
+    int64_t batch, head, head_kv, group;
     int64_t rows, blocks; /* of the group, that exist */
     int64_t visits;       /* length of the list */
     rfa_skip_rule rule;
-    cpu_rows q, k, v;
 } walk;
 
 /* The key block at hand. */
@@ -29,17 +28,11 @@ typedef struct tile {
     int32_t keys;
     bool always_keep;
     float rest;
-    bool keys_loaded, values_loaded;
+    const void *packed_keys, *packed_values; /* NULL until needed */
+    bool finite;                             /* of the values */
 } tile;
 
 /* ---- Start --------------------------------------------------------------------------- */
-
-static cpu_rows rows_of(const rfa_problem *p, const rfa_view *view, int64_t batch, int64_t head,
-                        int32_t dim)
-{
-    const char *data = cpu_at(view, cpu_size_of(p->dtype), batch, head, 0);
-    return (cpu_rows){data, view->stride[2], p->dtype, dim};
-}
 
 static walk start_walk(const cpu_job *job, int64_t task, const cpu_scratch *scratch,
                        cpu_result *result)
@@ -51,10 +44,7 @@ static walk start_walk(const cpu_job *job, int64_t task, const cpu_scratch *scra
     w.head = task / p->groups % p->heads_q;
     w.batch = task / p->groups / p->heads_q;
     w.sequence = cpu_sequence_of(job, w.batch);
-    int64_t head_kv = w.head / (p->heads_q / p->heads_kv);
-    w.q = rows_of(p, &p->q, w.batch, w.head, p->dim);
-    w.k = rows_of(p, &p->k, w.batch, head_kv, p->dim);
-    w.v = rows_of(p, &p->v, w.batch, head_kv, p->dim_v);
+    w.head_kv = w.head / (p->heads_q / p->heads_kv);
     w.rows = cpu_min(p->visit_q, w.sequence->len_q - w.group * p->visit_q);
     w.blocks = w.rows > 0 ? cpu_ceil_div(w.rows, p->block_q) : 0;
     w.rule = cpu_rule_of(job, w.batch, w.head, &bad);
@@ -88,6 +78,7 @@ static void write_visit_order(const walk *w)
 static void place_block(const walk *w, int64_t index)
 {
     const rfa_problem *p = w->job->p;
+    const cpu_kernels *kernels = w->job->kernels;
     cpu_block *block = &w->scratch->block[index];
     int64_t row = index * p->block_q, number = w->group * (p->visit_q / p->block_q) + index;
     *block = (cpu_block){.rows = (int32_t)cpu_min(p->block_q, w->rows - row),
@@ -95,8 +86,8 @@ static void place_block(const walk *w, int64_t index)
                          .lane = index * w->job->layout.lanes};
     block->visible = rfa_visible_blocks(cpu_shape_of(p, w->sequence), block->row + block->rows);
     block->dense = w->rule.kind == RFA_SKIP_DENSE || w->sequence->dense_rows[number];
-    block->q = w->scratch->q + block->lane * p->dim;
-    block->out = w->scratch->out + block->lane * (p->dim_v + CPU_SLACK);
+    block->q = w->scratch->q + block->lane * cpu_padded(kernels, p->dim) * kernels->element;
+    block->out = w->scratch->out + block->lane * cpu_padded(kernels, p->dim_v);
     if (p->decisions.data)
         block->decisions =
             (uint32_t *)cpu_at(&p->decisions, sizeof(uint32_t), w->batch, w->head, number);
@@ -110,8 +101,8 @@ static void clear_rows(const walk *w)
 {
     const cpu_scratch *s = w->scratch;
     size_t lanes = (size_t)(w->blocks * w->job->layout.lanes);
-    memset(s->q, 0, lanes * (size_t)w->job->p->dim * sizeof(*s->q));
-    memset(s->out, 0, lanes * (size_t)(w->job->p->dim_v + CPU_SLACK) * sizeof(*s->out));
+    size_t entries = (size_t)cpu_padded(w->job->kernels, w->job->p->dim_v);
+    memset(s->out, 0, lanes * entries * sizeof(*s->out));
     memset(s->sum, 0, lanes * sizeof(*s->sum));
     memset(s->skipped, 0, lanes * sizeof(*s->skipped));
     memset(s->kappa, 0, lanes * sizeof(*s->kappa));
@@ -120,55 +111,23 @@ static void clear_rows(const walk *w)
         s->max[i] = s->log_sum[i] = -(float)INFINITY;
 }
 
-/* Where a lane's entry 0 lies in an array by panel with `entries` a lane, and
- * how far apart its entries are. */
-static int64_t lane_offset(const walk *w, int32_t lane, int64_t entries, int64_t *step)
-{
-    int32_t panel = lane / CPU_PANEL * CPU_PANEL;
-    *step = cpu_min(CPU_PANEL, w->job->layout.lanes - panel);
-    return panel * entries + lane - panel;
-}
-
 static void load_queries(const walk *w)
 {
     const rfa_problem *p = w->job->p;
     const cpu_sequence *s = w->sequence;
+    cpu_rows q = cpu_rows_of(p, &p->q, w->batch, w->head, p->dim);
     for (int64_t r = 0; r < w->rows; r++) {
-        int64_t row = w->group * p->visit_q + r, step;
-        int64_t *position = &w->scratch->position_q[r];
-        *position = s->first_q + (s->order_q ? s->order_q[row] : row);
-        w->job->kernels->load(&w->q, position, 1, p->dim, w->scratch->row);
-        float *q = w->scratch->block[r / p->block_q].q;
-        q += lane_offset(w, (int32_t)(r % p->block_q), p->dim, &step);
-        for (int32_t d = 0; d < p->dim; d++)
-            q[d * step] = w->scratch->row[d] * p->scale;
+        int64_t row = w->group * p->visit_q + r;
+        w->scratch->position_q[r] = s->first_q + (s->order_q ? s->order_q[row] : row);
+    }
+    for (int64_t i = 0; i < w->blocks; i++) {
+        const cpu_block *block = &w->scratch->block[i];
+        w->job->kernels->pack_q(&q, w->scratch->position_q + i * p->block_q, block->rows,
+                                w->job->layout.lanes, p->scale, block->q);
     }
 }
 
-/* ---- Keys and values ---------------------------------------------------------------------- */
-
-static void load_keys(const walk *w, tile *t)
-{
-    int32_t dim = w->job->p->dim;
-    const int64_t *order = w->sequence->order_k;
-    for (int32_t i = 0; i < t->keys; i++)
-        w->scratch->position_k[i] =
-            w->sequence->first_k + (order ? order[t->first + i] : t->first + i);
-    float *keys = w->scratch->keys;
-    w->job->kernels->load(&w->k, w->scratch->position_k, t->keys, dim, keys);
-    memset(keys + (int64_t)t->keys * dim, 0, (size_t)dim * CPU_SLACK * sizeof(*keys));
-    t->keys_loaded = true;
-}
-
-static void load_values(const walk *w, tile *t)
-{
-    int32_t dim = w->job->p->dim_v, pitch = dim + CPU_SLACK;
-    float *values = w->scratch->values;
-    w->job->kernels->load(&w->v, w->scratch->position_k, t->keys, pitch, values);
-    for (int32_t i = 0; i < t->keys; i++)
-        memset(values + (int64_t)i * pitch + dim, 0, CPU_SLACK * sizeof(*values));
-    t->values_loaded = true;
-}
+/* ---- One visit ------------------------------------------------------------------------------ */
 
 /* How many keys of the tile each lane sees; true if some row does not see all. */
 static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
@@ -183,51 +142,33 @@ static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
     return first < t->keys;
 }
 
-static bool values_are_finite(const walk *w, const tile *t)
-{
-    int64_t count = t->keys * (int64_t)(w->job->p->dim_v + CPU_SLACK);
-    const uint32_t exponent = 0x7f800000;
-    uint32_t special = 0;
-    for (int64_t i = 0; i < count; i++)
-        special |= (cpu_bits_of(w->scratch->values[i]) & exponent) == exponent;
-    return !special;
-}
-
-/* Rows must not meet values that the mask hides from them where 0 times the
- * value is not 0. */
-static void accumulate_seen(const walk *w, const tile *t, const cpu_block *block)
-{
-    const cpu_scratch *s = w->scratch;
-    int64_t dim = w->job->p->dim_v, step;
-    for (int32_t i = 0; i < block->rows; i++) {
-        const float *weight = s->scores + lane_offset(w, i, t->keys + CPU_SLACK, &step);
-        float *out = block->out + lane_offset(w, i, dim + CPU_SLACK, &step);
-        for (int64_t d = 0; d < dim; d++) {
-            const float *value = s->values + d;
-            float sum = 0;
-            for (int32_t c = 0; c < s->seen[i]; c++)
-                sum += weight[c * step] * value[c * (dim + CPU_SLACK)];
-            out[d * step] = out[d * step] * s->decay[i] + sum;
-        }
-    }
-}
-
-/* ---- One visit ------------------------------------------------------------------------------ */
-
 static void keep_block(const walk *w, tile *t, cpu_block *block, bool partly_masked)
 {
+    const cpu_job *job = w->job;
     const cpu_scratch *s = w->scratch;
-    if (!t->values_loaded)
-        load_values(w, t);
-    if (partly_masked && !values_are_finite(w, t))
-        accumulate_seen(w, t, block);
+    const cpu_block_sizes sizes = {t->keys, job->p->dim_v};
+    if (!t->packed_values)
+        t->packed_values = cpu_packed_values(job, w->batch, w->head_kv, t->block, s, &t->finite);
+    /* Rows must not meet values that the mask hides from them where 0 times the
+     * value is not 0. */
+    if (partly_masked && !t->finite)
+        job->kernels->accumulate_seen(t->packed_values, sizes, s->weights, job->layout.lanes,
+                                      s->decay, s->seen, block->out);
     else
-        w->job->kernels->accumulate(s->values, t->keys, w->job->p->dim_v, s->scores,
-                                    w->job->layout.lanes, s->decay, block->out);
-    cpu_rows_kept(w->job, w->rule, block, s);
+        job->kernels->accumulate(t->packed_values, sizes, s->weights, job->layout.lanes, s->decay,
+                                 block->out);
+    cpu_rows_kept(job, w->rule, block, s);
     if (block->decisions)
         block->decisions[t->block / 32] |= 1u << (t->block % 32);
     w->result->kept++;
+}
+
+/* The block's exponentials into weights, their sums into mass. */
+static void weigh(const walk *w, const tile *t)
+{
+    const cpu_scratch *s = w->scratch;
+    w->job->kernels->weights(s->scores, t->keys, w->job->layout.lanes, w->job->p->scale,
+                             s->reference, s->weights, s->mass);
 }
 
 static void visit(const walk *w, tile *t, cpu_block *block)
@@ -239,19 +180,20 @@ static void visit(const walk *w, tile *t, cpu_block *block)
     bool weighed = keep || job->exact;
     bool partly_masked = count_seen(w, t, block);
 
-    job->kernels->scores(s->keys, t->keys, job->p->dim, block->q, lanes, s->scores);
+    job->kernels->scores(t->packed_keys, (cpu_block_sizes){t->keys, job->p->dim}, block->q, lanes,
+                         s->scores);
     if (partly_masked)
         job->kernels->mask(s->scores, t->keys, lanes, s->seen);
-    job->kernels->maxima(s->scores, t->keys, lanes, s->block_max);
+    job->kernels->maxima(s->scores, t->keys, lanes, job->p->scale, s->block_max);
     cpu_compare_maxima(job, block, s);
     if (weighed)
-        job->kernels->weights(s->scores, t->keys, lanes, s->reference, s->mass);
+        weigh(w, t);
     else if (job->estimated)
         cpu_estimate_masses(job, block, s);
     if (!keep)
         keep = !cpu_rule_skips(job, w->rule, block, t->rest, s);
     if (keep && !weighed)
-        job->kernels->weights(s->scores, t->keys, lanes, s->reference, s->mass);
+        weigh(w, t);
     if (keep)
         keep_block(w, t, block, partly_masked);
     else if (job->exact || job->estimated)
@@ -271,8 +213,8 @@ static void visit_tile(const walk *w, int64_t visit_number)
         cpu_block *block = &w->scratch->block[i];
         if (j >= block->visible)
             continue;
-        if (!t.keys_loaded)
-            load_keys(w, &t);
+        if (!t.packed_keys)
+            t.packed_keys = cpu_packed_keys(w->job, w->batch, w->head_kv, j, w->scratch);
         visit(w, &t, block);
     }
 }
@@ -280,29 +222,18 @@ static void visit_tile(const walk *w, int64_t visit_number)
 /* ---- Results ----------------------------------------------------------------------------------
  */
 
-static void store_row(const float *from, rfa_dtype dtype, int32_t dim, char *to)
-{
-    uint16_t *narrow = (uint16_t *)to;
-    if (dtype == RFA_F32)
-        memcpy(to, from, (size_t)dim * sizeof(*from));
-    for (int32_t d = 0; d < dim && dtype == RFA_F16; d++)
-        narrow[d] = cpu_to_half(from[d]);
-    for (int32_t d = 0; d < dim && dtype == RFA_BF16; d++)
-        narrow[d] = cpu_to_bf16(from[d]);
-}
-
 /* Writes one row's outputs and returns its recall. */
 static double finish_row(const walk *w, const cpu_block *block, int32_t i)
 {
     const rfa_problem *p = w->job->p;
     const cpu_scratch *s = w->scratch;
-    int64_t row = s->position_q[block->row - w->group * p->visit_q + i], step;
+    int64_t row = s->position_q[block->row - w->group * p->visit_q + i];
     double sum = s->sum[block->lane + i], skipped = s->skipped[block->lane + i];
-    const float *out = block->out + lane_offset(w, i, p->dim_v + CPU_SLACK, &step);
-    for (int32_t d = 0; d < p->dim_v; d++)
-        s->row[d] = sum == 0 ? 0 : out[d * step] / (float)sum;
-    store_row(s->row, p->out_dtype, p->dim_v,
-              cpu_at(&p->out, cpu_size_of(p->out_dtype), w->batch, w->head, row));
+    float *out = s->rows + (int64_t)i * p->dim_v;
+    if (sum == 0)
+        memset(out, 0, (size_t)p->dim_v * sizeof(*out));
+    w->job->kernels->store(out, p->dim_v, p->out_dtype,
+                           cpu_at(&p->out, cpu_size_of(p->out_dtype), w->batch, w->head, row));
 
     double recall = skipped == 0 ? 1 : sum / (sum + skipped);
     if (p->lse.data)
@@ -315,7 +246,12 @@ static double finish_row(const walk *w, const cpu_block *block, int32_t i)
 
 static void finish_block(const walk *w, const cpu_block *block)
 {
+    const cpu_scratch *s = w->scratch;
+    int32_t lanes = w->job->layout.lanes;
     double recall = 0;
+    for (int32_t i = 0; i < lanes; i++)
+        s->factor[i] = (float)(1 / s->sum[block->lane + i]);
+    w->job->kernels->unpack(block->out, w->job->p->dim_v, lanes, s->factor, s->rows);
     for (int32_t i = 0; i < block->rows; i++)
         recall += finish_row(w, block, i);
     double mean = recall / block->rows;

@@ -1,4 +1,4 @@
-/* Compiled once per instruction set, with RFA_CPU_ISA_NAME.
+/* Everything in f32; compiled once per instruction set, with RFA_CPU_ISA_NAME.
  *
  * Both matrix products are one routine: a block of TILE_ROWS x TILE_VECTORS
  * accumulators stays in registers while it walks the summed dimension; each
@@ -9,63 +9,62 @@
  * Lanes over keys instead, with q as the scalars, was not taken: it needs k
  * transposed once per tile and a horizontal max and sum for every row.
  */
-#include "kernels.h"
-
 #include <math.h>
 
+#include "lanes.h"
 #include "vexp.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
 
 /* Register tiles: accumulators + lane vectors + one scalar fit the register file
  * (32, 16, 32 and, elsewhere, 16), and there are enough independent chains to
  * hide the latency of a multiply-add. 5 x 4 and 6 x 4 were no faster on AVX-512. */
 #if defined(__AVX512F__)
-enum { VECTOR = 16, TILE_VECTORS = 4, TILE_ROWS = 4 };
+enum { TILE_VECTORS = 4, TILE_ROWS = 4 };
 #elif defined(__AVX2__)
-enum { VECTOR = 8, TILE_VECTORS = 2, TILE_ROWS = 6 };
-#elif defined(__aarch64__)
-enum { VECTOR = 4, TILE_VECTORS = 4, TILE_ROWS = 4 };
+enum { TILE_VECTORS = 2, TILE_ROWS = 6 };
+#elif defined(RFA_CPU_NEON)
+enum { TILE_VECTORS = 4, TILE_ROWS = 4 };
 #else
-enum { VECTOR = 4, TILE_VECTORS = 2, TILE_ROWS = 4 };
+enum { TILE_VECTORS = 2, TILE_ROWS = 4 };
 #endif
 
-typedef float vector __attribute__((vector_size(VECTOR * sizeof(float)), may_alias));
+/* ---- Packing -------------------------------------------------------------------- */
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* ---- Panels --------------------------------------------------------------------- */
-
-static int32_t panel_width(int32_t lanes, int32_t lane)
+static void pack_q(const cpu_rows *rows, const int64_t *position, int32_t count, int32_t lanes,
+                   float scale, void *q)
 {
-    return lanes - lane < CPU_PANEL ? lanes - lane : CPU_PANEL;
+    float row[RFA_MAX_DIM], *to = q;
+    memset(q, 0, (size_t)lanes * (size_t)rows->dim * sizeof(float));
+    for (int32_t r = 0; r < count; r++) {
+        int32_t panel = r / CPU_PANEL * CPU_PANEL, width = panel_width(lanes, panel);
+        load(rows, position + r, 1, 0, row);
+        for (int32_t d = 0; d < rows->dim; d++)
+            to[(int64_t)panel * rows->dim + (int64_t)d * width + r - panel] = row[d] * scale;
+    }
 }
 
-/* ---- Rows to f32 ---------------------------------------------------------------- */
-
-static void load_row(const char *from, rfa_dtype dtype, int32_t dim, float *restrict to)
+static void pack_k(const cpu_rows *rows, const int64_t *position, int32_t count, void *keys)
 {
-    const uint16_t *restrict narrow = (const uint16_t *)from;
-    if (dtype == RFA_F32)
-        memcpy(to, from, (size_t)dim * sizeof(*to));
-    else if (dtype == RFA_F16)
-        for (int32_t d = 0; d < dim; d++)
-            to[d] = cpu_from_half(narrow[d]);
-    else
-        for (int32_t d = 0; d < dim; d++)
-            to[d] = cpu_from_bf16(narrow[d]);
+    load(rows, position, count, rows->dim, keys);
+    memset((float *)keys + (int64_t)count * rows->dim, 0,
+           (size_t)rows->dim * CPU_SLACK * sizeof(float));
 }
 
-static void load(const cpu_rows *rows, const int64_t *position, int32_t count, int32_t pitch,
-                 float *to)
+static bool pack_v(const cpu_rows *rows, const int64_t *position, int32_t count, void *values)
 {
-    int64_t row_size = rows->stride * (rows->dtype == RFA_F32 ? 4 : 2);
-    for (int32_t i = 0; i < count; i++)
-        load_row(rows->data + position[i] * row_size, rows->dtype, rows->dim,
-                 to + (int64_t)i * pitch);
+    const uint32_t exponent = 0x7f800000;
+    int32_t pitch = rows->dim + CPU_SLACK;
+    uint32_t special = 0;
+    load(rows, position, count, pitch, values);
+    for (int32_t i = 0; i < count; i++) {
+        float *row = (float *)values + (int64_t)i * pitch;
+        memset(row + rows->dim, 0, CPU_SLACK * sizeof(*row));
+        for (int32_t d = 0; d < rows->dim; d++)
+            special |= (cpu_bits_of(row[d]) & exponent) == exponent;
+    }
+    return !special;
 }
 
 /* ---- Matrix products ------------------------------------------------------------ */
@@ -116,29 +115,50 @@ INLINE void product_panel(const float *scalar, int64_t step, int64_t pitch, cons
                      decay ? decay + lane : decay, out + lane);
 }
 
-static void scores(const float *keys, int32_t count, int32_t dim, const float *q, int32_t lanes,
+static void scores(const void *keys, cpu_block_sizes sizes, const void *q, int32_t lanes,
                    float *scores_)
 {
+    int32_t count = sizes.count, dim = sizes.dim;
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL) {
         int32_t width = panel_width(lanes, lane);
-        const float *panel = q + (int64_t)lane * dim;
+        const float *panel = (const float *)q + (int64_t)lane * dim;
         float *to = scores_ + (int64_t)lane * (count + CPU_SLACK);
         for (int32_t c = 0; c < count; c += TILE_ROWS)
-            product_panel(keys + (int64_t)c * dim, 1, dim, panel, dim, width, NULL,
+            product_panel((const float *)keys + (int64_t)c * dim, 1, dim, panel, dim, width, NULL,
                           to + (int64_t)c * width);
     }
 }
 
-static void accumulate(const float *values, int32_t count, int32_t dim, const float *weights_,
+static void accumulate(const void *values, cpu_block_sizes sizes, const void *weights_,
                        int32_t lanes, const float *decay, float *out)
 {
+    int32_t count = sizes.count, dim = sizes.dim;
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL) {
         int32_t width = panel_width(lanes, lane);
-        const float *panel = weights_ + (int64_t)lane * (count + CPU_SLACK);
+        const float *panel = (const float *)weights_ + (int64_t)lane * (count + CPU_SLACK);
         float *to = out + (int64_t)lane * (dim + CPU_SLACK);
         for (int32_t d = 0; d < dim; d += TILE_ROWS)
-            product_panel(values + d, dim + CPU_SLACK, 1, panel, count, width, decay + lane,
-                          to + (int64_t)d * width);
+            product_panel((const float *)values + d, dim + CPU_SLACK, 1, panel, count, width,
+                          decay + lane, to + (int64_t)d * width);
+    }
+}
+
+static void accumulate_seen(const void *values, cpu_block_sizes sizes, const void *weights_,
+                            int32_t lanes, const float *decay, const int32_t *seen, float *out)
+{
+    int32_t count = sizes.count, dim = sizes.dim;
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        int32_t panel = lane / CPU_PANEL * CPU_PANEL, width = panel_width(lanes, panel);
+        const float *weight = (const float *)weights_ + (int64_t)panel * (count + CPU_SLACK);
+        float *to = out + (int64_t)panel * (dim + CPU_SLACK) + lane - panel;
+        for (int32_t d = 0; d < dim; d++, to += width) {
+            const float *value = (const float *)values + d;
+            float sum = 0;
+            for (int32_t c = 0; c < seen[lane]; c++)
+                sum += weight[(int64_t)c * width + lane - panel] *
+                       value[(int64_t)c * (dim + CPU_SLACK)];
+            *to = *to * decay[lane] + sum;
+        }
     }
 }
 
@@ -147,14 +167,6 @@ static void accumulate(const float *values, int32_t count, int32_t dim, const fl
  * The inner loops run over lanes and keep their sums in small arrays, not in
  * local scalars: that is the form which compilers vectorise whatever they do
  * about the outer loop. */
-
-static void panel_mask(float *restrict panel, int32_t count, int32_t width,
-                       const int32_t *restrict seen)
-{
-    for (int32_t c = 0; c < count; c++, panel += width)
-        for (int32_t i = 0; i < width; i++)
-            panel[i] = c < seen[i] ? panel[i] : -(float)INFINITY;
-}
 
 static void panel_maxima(const float *restrict panel, int32_t count, int32_t width,
                          float *restrict max)
@@ -199,19 +211,28 @@ static void mask(float *scores_, int32_t count, int32_t lanes, const int32_t *se
                    seen + lane);
 }
 
-static void maxima(const float *scores_, int32_t count, int32_t lanes, float *max)
+static void maxima(const float *scores_, int32_t count, int32_t lanes, float scale, float *max)
 {
+    (void)scale;
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
         panel_maxima(scores_ + (int64_t)lane * (count + CPU_SLACK), count, panel_width(lanes, lane),
                      max + lane);
 }
 
-static void weights(float *scores_, int32_t count, int32_t lanes, const float *reference,
-                    float *sum)
+static void weights(float *scores_, int32_t count, int32_t lanes, float scale,
+                    const float *reference, void *weights_, float *sum)
 {
+    (void)scale;
+    (void)weights_;
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
         panel_weights(scores_ + (int64_t)lane * (count + CPU_SLACK), count,
                       panel_width(lanes, lane), reference + lane, sum + lane);
+}
+
+static void unpack_rows(const float *out, int32_t dim, int32_t lanes, const float *factor,
+                        float *rows)
+{
+    unpack(out, dim, dim + CPU_SLACK, lanes, factor, rows);
 }
 
 static void exponentials(const float *x, int32_t n, float *y)
@@ -221,12 +242,20 @@ static void exponentials(const float *x, int32_t n, float *y)
 }
 
 const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
-    .isa = TEXT(RFA_CPU_ISA_NAME),
+    .element = sizeof(float),
+    .granule = 1,
+    .slack = CPU_SLACK,
     .load = load,
+    .pack_q = pack_q,
+    .pack_k = pack_k,
+    .pack_v = pack_v,
     .scores = scores,
     .mask = mask,
     .maxima = maxima,
     .weights = weights,
     .accumulate = accumulate,
+    .accumulate_seen = accumulate_seen,
+    .unpack = unpack_rows,
+    .store = store,
     .exponentials = exponentials,
 };
