@@ -102,6 +102,9 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
     }
 
 #define HOPPER(dtype, name, width, suffix, walk)                                                   \
+    HOPPER_BLOCKS(dtype, name, width, suffix, walk, false)
+
+#define HOPPER_PAIR(dtype, name, width, suffix, walk)                                              \
     HOPPER_BLOCKS(dtype, name, width, suffix##_pair, walk, true),                                  \
         HOPPER_BLOCKS(dtype, name, width, suffix, walk, false)
 
@@ -109,9 +112,9 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
 
 const cuda_variant cuda_variants[] = {
     FAST_KERNELS(HOPPER, RFA_BF16, bf16, 64),
-    FAST_KERNELS(HOPPER, RFA_BF16, bf16, 128),
+    FAST_KERNELS(HOPPER_PAIR, RFA_BF16, bf16, 128),
     FAST_KERNELS(HOPPER, RFA_F16, f16, 64),
-    FAST_KERNELS(HOPPER, RFA_F16, f16, 128),
+    FAST_KERNELS(HOPPER_PAIR, RFA_F16, f16, 128),
     FAST_KERNELS(AMPERE, RFA_BF16, bf16, 64),
     FAST_KERNELS(AMPERE, RFA_BF16, bf16, 128),
     FAST_KERNELS(AMPERE, RFA_F16, f16, 64),

@@ -35,7 +35,8 @@
  * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
  * alone, and the kernel is 1.5 times slower):
  * - wgmma_begin() before each product;
- * - scores whose first product only writes (wgmma_shared_first), so that nothing keeps old ones;
+ * - the first product of a visit's scores reads what was there in name only (wgmma_shared_first):
+ *   as an output alone, it spilled registers in the exact walk;
  * - in the walks that decide, no product in flight from one step to the next (C7515), and
  *   wgmma_pin(own), wgmma_pin(out) after decisions without exponentials (C7511);
  * - arrays chosen by the place in the program, never by a variable, or they go to local memory;
@@ -453,6 +454,9 @@ struct row_visit {
 template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
     using t = tile<dim>;
     static constexpr int out_registers = dim / 2;
+    /* Chains of additions a row: short ones end soon after the last exponential, but at head dim
+     * 64 they took 6 % longer. */
+    static constexpr int sums = dim == 128 ? 8 : 2;
 
     const hopper_params &p;
     const shared_layout<dim> &s;
@@ -474,6 +478,7 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
     {
         uint32_t q = wgmma_operand(s.q + group * t::q_bytes, 16);
         uint32_t keys = wgmma_operand(s.k + stage * t::k_bytes, 16);
+        wgmma_pin(scores);
         wgmma_begin();
         wgmma_shared_first<T>(scores, q, keys);
 #pragma unroll
@@ -563,15 +568,19 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float offset = visit[r].reference * factor;
-            float sum[8]; /* short chains: they end soon after the last exponential */
+            float sum[sums];
 #pragma unroll
             for (int j = 0; j < 32; j++) {
                 float &x = scores[4 * (j / 2) + 2 * r + j % 2];
                 x = exp2_fast(fmaf(x, factor, -offset));
-                sum[j % 8] = j < 8 ? x : sum[j % 8] + x;
+                sum[j % sums] = j < sums ? x : sum[j % sums] + x;
             }
-            visit[r].mass = quad_sum(((sum[0] + sum[1]) + (sum[2] + sum[3])) +
-                                     ((sum[4] + sum[5]) + (sum[6] + sum[7])));
+#pragma unroll
+            for (int step = sums / 2; step > 0; step /= 2)
+#pragma unroll
+                for (int i = 0; i < step; i++)
+                    sum[i] += sum[i + step];
+            visit[r].mass = quad_sum(sum[0]);
         }
     }
 
@@ -861,6 +870,9 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
             bool exists = thread / 32 * 16 + thread % 32 / 4 + 8 * r < rows;
             row[r] = {-INFINITY, 0.f, 0.f, 0.f, 0.f, 0, exists ? share : 0.f};
         }
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            even[i] = odd[i] = 0;
 #pragma unroll
         for (int i = 0; i < out_registers; i++)
             out[i] = 0;

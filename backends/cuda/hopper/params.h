@@ -24,7 +24,8 @@
  * such stride, say 16 bytes.) out needs a unit last stride and an even
  * base element and even strides: it is written in pairs of elements.
  *
- * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact}{,_pair};
+ * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact},
+ * and for head dim 128 each also with _pair;
  * head dim 64 or 128 is the larger of dim and dim_v, rounded up. `vote` is blasst or
  * energy without recall; `estimated` is recall with estimated masses; `exact` is recall
  * with exact masses, or blasst or energy with recall. Compile with -prec-div=false.
