@@ -20,7 +20,11 @@
 #include "backends/backend.h"
 
 #define CPU_LANES 16
+#ifdef RFA_CPU_AMX
+#define CPU_PANEL 16 /* the width of a tile, which is then 1024 bytes on end */
+#else
 #define CPU_PANEL 64
+#endif
 /* Entries that the register tiles of kernels_f32.c reach beyond those asked for. */
 #define CPU_SLACK 8
 

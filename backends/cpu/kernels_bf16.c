@@ -19,7 +19,7 @@
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
-enum { GRANULE = 32 };
+enum { GRANULE = 32, LEFT_LINES = 16 };
 
 static int32_t padded(int32_t n)
 {
@@ -27,6 +27,26 @@ static int32_t padded(int32_t n)
 }
 
 /* ---- Packing -------------------------------------------------------------------- */
+
+/* Where A, of `pitch` columns, has (row, column). For AMX tiles lie one behind the
+ * other, 16 rows of 32, which is how they load fastest. Either way 16 rows are on end. */
+INLINE int64_t left_place(int32_t row, int32_t column, int32_t pitch)
+{
+#ifdef RFA_CPU_AMX
+    return (int64_t)(row / LEFT_LINES) * LEFT_LINES * pitch +
+           (column / GRANULE * LEFT_LINES + row % LEFT_LINES) * GRANULE + column % GRANULE;
+#else
+    return (int64_t)row * pitch + column;
+#endif
+}
+
+/* Zeros from the last multiple of 16 rows below `rows` on, before what exists is written. */
+static void clear_last_rows(uint16_t *left, int32_t rows, int32_t pitch)
+{
+    int32_t first = rows / LEFT_LINES * LEFT_LINES;
+    memset(left + (int64_t)first * pitch, 0,
+           (size_t)(padded(rows) - first) * (size_t)pitch * sizeof(*left));
+}
 
 /* Two neighbours of a row, the first in the low half; 0 past its end. */
 INLINE uint32_t pair_of(const uint16_t *row, int32_t d, int32_t dim)
@@ -78,21 +98,26 @@ static void pack_q(const cpu_rows *rows, const int64_t *position, int32_t count,
 static void pack_k(const cpu_rows *rows, const int64_t *position, int32_t count, void *keys)
 {
     int32_t pitch = padded(rows->dim);
-    uint16_t *to = keys;
-    for (int32_t c = 0; c < count; c++, to += pitch) {
-        memcpy(to, row_at(rows, position[c]), (size_t)rows->dim * sizeof(*to));
-        memset(to + rows->dim, 0, (size_t)(pitch - rows->dim) * sizeof(*to));
+    clear_last_rows(keys, count, pitch);
+    for (int32_t c = 0; c < count; c++) {
+        const uint16_t *row = (const uint16_t *)row_at(rows, position[c]);
+        for (int32_t d = 0; d < pitch; d += GRANULE) {
+            uint16_t *to = (uint16_t *)keys + left_place(c, d, pitch);
+            int32_t there = rows->dim - d < GRANULE ? rows->dim - d : GRANULE;
+            memcpy(to, row + d, (size_t)there * sizeof(*to));
+            memset(to + there, 0, (size_t)(GRANULE - there) * sizeof(*to));
+        }
     }
-    memset(to, 0, (size_t)(padded(count) - count) * (size_t)pitch * sizeof(*to));
 }
 
-/* 2 VECTOR keys of v transposed; sets bits of `special` where they are not finite. */
-static void pack_v_keys(const uint16_t *const row[2 * VECTOR], int32_t dim, int32_t pitch,
-                        words *special, uint16_t *to)
+/* 2 VECTOR keys of v from number c on, transposed; sets bits of `special` where they are not
+ * finite. */
+static void pack_v_keys(const uint16_t *const row[2 * VECTOR], int32_t dim, int32_t c,
+                        int32_t pitch, words *special, uint16_t *values)
 {
     const words exponents = (words){0} + 0x7f807f80u, one = (words){0} + 0x00800080u;
     int32_t d = 0;
-    for (; d + VECTOR <= dim; d += VECTOR, to += VECTOR * (int64_t)pitch) {
+    for (; d + VECTOR <= dim; d += VECTOR) {
         words x[VECTOR];
         for (int i = 0; i < VECTOR; i++) {
             x[i] = widen(row[2 * i] + d) | widen(row[2 * i + 1] + d) << 16;
@@ -101,29 +126,29 @@ static void pack_v_keys(const uint16_t *const row[2 * VECTOR], int32_t dim, int3
         }
         transpose(x);
         for (int i = 0; i < VECTOR; i++)
-            *(words *)(to + i * (int64_t)pitch) = x[i];
+            *(words *)(values + left_place(d + i, c, pitch)) = x[i];
     }
-    for (; d < dim; d++, to += pitch)
+    for (; d < dim; d++) {
+        uint16_t *to = values + left_place(d, c, pitch);
         for (int i = 0; i < 2 * VECTOR; i++) {
             to[i] = row[i][d];
             (*special)[0] |= (to[i] & 0x7f80) == 0x7f80;
         }
+    }
 }
 
 /* values (padded dim, padded count): v transposed. */
 static bool pack_v(const cpu_rows *rows, const int64_t *position, int32_t count, void *values)
 {
     int32_t pitch = padded(count);
-    uint16_t *to = values;
     words special = {0};
+    clear_last_rows(values, rows->dim, pitch);
     for (int32_t c = 0; c < pitch; c += 2 * VECTOR) {
         const uint16_t *row[2 * VECTOR];
         for (int32_t i = 0; i < 2 * VECTOR; i++)
             row[i] = c + i < count ? (const uint16_t *)row_at(rows, position[c + i]) : zeros;
-        pack_v_keys(row, rows->dim, pitch, &special, to + c);
+        pack_v_keys(row, rows->dim, c, pitch, &special, values);
     }
-    memset(to + (int64_t)rows->dim * pitch, 0,
-           (size_t)(padded(rows->dim) - rows->dim) * (size_t)pitch * sizeof(*to));
     for (int i = 0; i < VECTOR; i++)
         if (special[i])
             return false;
@@ -132,28 +157,30 @@ static bool pack_v(const cpu_rows *rows, const int64_t *position, int32_t count,
 
 /* ---- Matrix products ------------------------------------------------------------ */
 
-/* A: `rows` rows of `depth` bf16, `pitch` apart. */
+/* A: `rows` rows of `depth` bf16, by left_place. */
 typedef struct left {
     const uint16_t *data;
-    int32_t rows, depth, pitch;
+    int32_t rows, depth;
 } left;
 
 #ifdef RFA_CPU_AMX
 
+enum { LEFT_TILE = LEFT_LINES * GRANULE, LINE = TILE_BYTES };
+
 /* Two by `across` tiles of C in registers 0 to 3, the current step of A in 4 and
- * 5 and of B in 6 and 7. */
-INLINE void product_tile(const int across, left a, const uint32_t *b, int32_t width, bool add,
-                         float *c)
+ * 5 and of B in 6 and 7. The second tiles across are a panel further on. */
+INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, float *c)
 {
-    const int64_t line = (int64_t)width * 4, below = (int64_t)TILE_LINES * width;
-    const int64_t a_line = (int64_t)a.pitch * 2;
-    const uint16_t *a_below = a.data + (int64_t)TILE_LINES * a.pitch;
+    const uint16_t *a_below = a.data + (int64_t)TILE_LINES * a.depth;
+    const uint32_t *b_next = b + (int64_t)CPU_PANEL * (a.depth / 2);
+    float *c_below = c + TILE_LINES * CPU_PANEL;
+    float *c_next = c + (int64_t)CPU_PANEL * a.rows, *c_last = c_next + TILE_LINES * CPU_PANEL;
     if (add) {
-        tile_load(0, c, line);
-        tile_load(2, c + below, line);
+        tile_load(0, c, LINE);
+        tile_load(2, c_below, LINE);
         if (across == 2) {
-            tile_load(1, c + 16, line);
-            tile_load(3, c + below + 16, line);
+            tile_load(1, c_next, LINE);
+            tile_load(3, c_last, LINE);
         }
     } else {
         tile_zero(0);
@@ -161,37 +188,40 @@ INLINE void product_tile(const int across, left a, const uint32_t *b, int32_t wi
         tile_zero(2);
         tile_zero(3);
     }
-    for (int32_t t = 0; t < a.depth; t += GRANULE, b += below) {
-        tile_load(6, b, line);
-        tile_load(4, a.data + t, a_line);
+    for (int32_t t = 0; t < a.depth; t += GRANULE) {
+        int64_t step = t / GRANULE;
+        tile_load(6, b + step * TILE_LINES * CPU_PANEL, LINE);
+        tile_load(4, a.data + step * LEFT_TILE, LINE);
         tile_dot(0, 4, 6);
         if (across == 2) {
-            tile_load(7, b + 16, line);
+            tile_load(7, b_next + step * TILE_LINES * CPU_PANEL, LINE);
             tile_dot(1, 4, 7);
         }
-        tile_load(5, a_below + t, a_line);
+        tile_load(5, a_below + step * LEFT_TILE, LINE);
         tile_dot(2, 5, 6);
         if (across == 2)
             tile_dot(3, 5, 7);
     }
-    tile_store(0, c, line);
-    tile_store(2, c + below, line);
+    tile_store(0, c, LINE);
+    tile_store(2, c_below, LINE);
     if (across == 2) {
-        tile_store(1, c + 16, line);
-        tile_store(3, c + below + 16, line);
+        tile_store(1, c_next, LINE);
+        tile_store(3, c_last, LINE);
     }
 }
 
-static void product_panel(left a, const uint32_t *b, int32_t width, bool add, float *c)
+static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c)
 {
     tile_fence();
-    for (int32_t i = 0; i < a.rows; i += 2 * TILE_LINES, c += 2 * TILE_LINES * (int64_t)width) {
+    for (int32_t i = 0; i < a.rows; i += 2 * TILE_LINES, c += 2 * TILE_LINES * CPU_PANEL) {
+        left rows = {a.data + (int64_t)i * a.depth, a.rows, a.depth};
         int32_t lane = 0;
-        for (; lane + 32 <= width; lane += 32)
-            product_tile(2, a, b + lane, width, add, c + lane);
-        if (lane < width)
-            product_tile(1, a, b + lane, width, add, c + lane);
-        a.data += 2 * TILE_LINES * (int64_t)a.pitch;
+        for (; lane + 2 * CPU_PANEL <= lanes; lane += 2 * CPU_PANEL)
+            product_tile(2, rows, b + (int64_t)lane * (a.depth / 2), add,
+                         c + (int64_t)lane * a.rows);
+        if (lane < lanes)
+            product_tile(1, rows, b + (int64_t)lane * (a.depth / 2), add,
+                         c + (int64_t)lane * a.rows);
     }
 }
 
@@ -211,7 +241,7 @@ INLINE void product_tile(const int vectors, const int rows, left a, const uint32
         for (int v = 0; v < vectors; v++)
             x[v] = load_pairs(b + v * VECTOR);
         for (int i = 0; i < rows; i++) {
-            pair_vector y = same_pair(a.data + (int64_t)i * a.pitch + t);
+            pair_vector y = same_pair(a.data + (int64_t)i * a.depth + t);
             for (int v = 0; v < vectors; v++)
                 sum[i][v] = dot_pairs(sum[i][v], x[v], y);
         }
@@ -229,8 +259,15 @@ static void product_panel(left a, const uint32_t *b, int32_t width, bool add, fl
             product_tile(4, TILE_ROWS, a, b + lane, width, add, c + lane);
         for (; lane < width; lane += VECTOR)
             product_tile(1, TILE_ROWS, a, b + lane, width, add, c + lane);
-        a.data += TILE_ROWS * (int64_t)a.pitch;
+        a.data += TILE_ROWS * (int64_t)a.depth;
     }
+}
+
+static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c)
+{
+    for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
+        product_panel(a, b + (int64_t)lane * (a.depth / 2), panel_width(lanes, lane), add,
+                      c + (int64_t)lane * a.rows);
 }
 
 #endif
@@ -239,10 +276,8 @@ static void scores(const void *keys, cpu_block_sizes sizes, const void *q, int32
                    float *scores_)
 {
     int32_t rows = padded(sizes.count), depth = padded(sizes.dim);
-    left a = {keys, rows, depth, depth};
-    for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
-        product_panel(a, (const uint32_t *)q + (int64_t)lane * (depth / 2),
-                      panel_width(lanes, lane), false, scores_ + (int64_t)lane * rows);
+    left a = {keys, rows, depth};
+    product(a, q, lanes, false, scores_);
 }
 
 /* Lanes whose maximum did not move, most of them after a while, are left alone. */
@@ -263,13 +298,10 @@ static void accumulate(const void *values, cpu_block_sizes sizes, const void *we
                        int32_t lanes, const float *decay, float *out)
 {
     int32_t rows = padded(sizes.dim), depth = padded(sizes.count);
-    left a = {values, rows, depth, depth};
-    for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL) {
-        int32_t width = panel_width(lanes, lane);
-        float *to = out + (int64_t)lane * rows;
-        decay_panel(decay + lane, rows, width, to);
-        product_panel(a, (const uint32_t *)weights_ + (int64_t)lane * (depth / 2), width, true, to);
-    }
+    left a = {values, rows, depth};
+    for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
+        decay_panel(decay + lane, rows, panel_width(lanes, lane), out + (int64_t)lane * rows);
+    product(a, weights_, lanes, true, out);
 }
 
 /* Half `c & 1` of a pair is key c's. */
@@ -288,10 +320,11 @@ static void accumulate_seen(const void *values, cpu_block_sizes sizes, const voi
             (const uint32_t *)weights_ + (int64_t)panel * (depth / 2) + lane - panel;
         float *to = out + (int64_t)panel * rows + lane - panel;
         for (int32_t d = 0; d < sizes.dim; d++, to += width) {
-            const uint16_t *value = (const uint16_t *)values + (int64_t)d * depth;
+            const uint16_t *value = values;
             float sum = *to * decay[lane];
             for (int32_t c = 0; c < seen[lane]; c++)
-                sum += half_of(weight[(int64_t)(c / 2) * width], c) * cpu_from_bf16(value[c]);
+                sum += half_of(weight[(int64_t)(c / 2) * width], c) *
+                       cpu_from_bf16(value[left_place(d, c, depth)]);
             *to = sum;
         }
     }
