@@ -90,8 +90,10 @@ RFA_RULE_FN int rfa_knob_valid(int kind, int scaled, RFA_REAL knob)
 RFA_RULE_FN int rfa_row_votes_skip(rfa_skip_rule rule, RFA_REAL a, RFA_REAL m, RFA_REAL lse)
 {
     RFA_REAL reference = rule.kind == RFA_SKIP_BLASST ? (m > a ? m : a) : lse;
-    if (m != m || lse != lse)
-        return 0; /* a row that met a NaN keeps everything */
+    /* A row that met a NaN keeps everything. blasst does not look at sums: a row that saw +inf
+     * has one that is NaN, but a maximum to go by. */
+    if (m != m || (rule.kind != RFA_SKIP_BLASST && lse != lse))
+        return 0;
     if (a == -(RFA_REAL)INFINITY)
         return 1; /* nothing of this row is in the block */
     return rfa_below(rule.lean, a - reference, rule.limit);

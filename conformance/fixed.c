@@ -334,6 +334,33 @@ static void nan_in_values(conformance_case *c)
     c->len_q = c->len_k = 300;
 }
 
+/* A random problem, by its seed, under the name of what it found. */
+static void draw_as(conformance_case *c, uint64_t seed, conformance_size size)
+{
+    char name[sizeof(c->name)];
+    memcpy(name, c->name, sizeof(name));
+    conformance_generate(seed, size, c);
+    memcpy(c->name, name, sizeof(name));
+}
+
+/* A row that met a NaN keeps blocks of which it sees nothing, too. */
+static void nan_row_sees_nothing(conformance_case *c)
+{
+    draw_as(c, 0x53474bd3b737a817, SIZE_MEDIUM);
+}
+
+/* blasst goes by the maximum of a row that saw an infinity, not by its sum. */
+static void infinite_row_votes(conformance_case *c)
+{
+    draw_as(c, 0xedb32f3a09ef3c71, SIZE_SMALL);
+}
+
+/* A pooled row that is not finite says nothing about the order. */
+static void infinity_in_predicted(conformance_case *c)
+{
+    draw_as(c, 0x23e0efd799dc3b17, SIZE_SMALL);
+}
+
 static void everything_kept_by_ranges(conformance_case *c)
 {
     c->keep_keys[0] = (rfa_range){0, c->len_k};
@@ -411,6 +438,9 @@ static const struct {
     CASE(cubes_with_text),
     CASE(packed_cubes_one_too_large),
     CASE(nan_in_values),
+    CASE(nan_row_sees_nothing),
+    CASE(infinite_row_votes),
+    CASE(infinity_in_predicted),
     CASE(everything_kept_by_ranges),
     CASE(everything_at_once),
     CASE(grouped_predicted),

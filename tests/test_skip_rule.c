@@ -70,6 +70,7 @@ Test(skip_rule, blasst_votes_by_the_running_max)
     cr_expect_not(rfa_row_votes_skip(rule, 0, -INFINITY, -INFINITY));
     cr_expect_not(rfa_row_votes_skip(rule, NAN, 2, 2));
     cr_expect_not(rfa_row_votes_skip(rule, 0, NAN, NAN));
+    cr_expect(rfa_row_votes_skip(rule, 2, INFINITY, NAN), "a row that saw +inf has a maximum");
 }
 
 Test(skip_rule, blasst_edges)

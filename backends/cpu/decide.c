@@ -70,7 +70,8 @@ static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_
     for (int32_t i = 0; i < block->rows; i++) {
         /* Relative to m, which keeps digits that m + ln l would round away. */
         float a = scratch->block_max[i];
-        float above = a == -(float)INFINITY ? a : a - max[i];
+        /* A row that met a NaN has one as its maximum, and here as the difference. */
+        float above = a == -(float)INFINITY && max[i] == max[i] ? a : a - max[i];
         if (above < -FLT_MAX && a > -(float)INFINITY)
             above = -FLT_MAX; /* a row that saw +inf; -inf would mean that nothing is here */
         if (!rfa_row_votes_skip(rule, above, 0, log_sum[i]))

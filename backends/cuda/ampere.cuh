@@ -579,7 +579,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ bool votes_skip(const row_visit &w) const
     {
-        float above = w.top == -INFINITY ? w.top : (w.top - w.row.max) * c.scale;
+        float above =
+            w.top == -INFINITY && w.row.max == w.row.max ? w.top : (w.top - w.row.max) * c.scale;
         float lse = c.rule == RFA_SKIP_ENERGY ? __logf(w.row.kept) : 0;
         return !w.exists || rfa_row_votes_skip(rule(), above, 0, lse);
     }

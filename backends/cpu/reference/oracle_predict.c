@@ -47,7 +47,8 @@ static void pooled_logits(const rfa_problem *p, const pools *pool, const double 
     }
 }
 
-/* Adds one pooled row's share of each key block to pool->share. */
+/* Adds one pooled row's share of each key block to pool->share. A row that sees
+ * nothing, or whose scores are not finite, adds 0. */
 static void add_pooled_row(const rfa_problem *p, const oracle_sequence *s, const pools *pool,
                            int64_t n)
 {
@@ -61,6 +62,8 @@ static void add_pooled_row(const rfa_problem *p, const oracle_sequence *s, const
         pool->score[i] = exp(pool->score[i] - max) * (double)pool_size(i, s->len_k);
         sum += pool->score[i];
     }
+    if (!(sum > 0 && isfinite(sum)))
+        return;
     for (int64_t i = 0; i < count; i++)
         pool->share[i * RFA_POOL_ROWS / p->block_k] += pool->score[i] / sum;
 }

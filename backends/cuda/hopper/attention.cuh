@@ -614,7 +614,8 @@ template <typename T, int dim, walk_mode mode, bool pair> struct consumer {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float a = visit[r].max;
-            float above = a == -INFINITY ? a : (a - row[r].max) * p.scale;
+            bool nothing = a == -INFINITY && row[r].max == row[r].max; /* else a NaN stays one */
+            float above = nothing ? a : (a - row[r].max) * p.scale;
             /* Where every decision is a vote, the logarithm is taken when the sum changes. */
             float log_sum = row[r].log_sum;
             if (mode == WALK_EXACT)
