@@ -17,6 +17,7 @@
 #include "problems.h"
 
 enum { PASSED = 0, FAILED = 1, SKIPPED = 77, SECONDS = 120 };
+enum { KINDS = 4 }; /* of problems that threads and devices take */
 
 /* ---- The driver, for what the library has no call for ---------------------------------------- */
 
@@ -282,35 +283,67 @@ static int check_jobs(job *jobs, int kinds)
     return result;
 }
 
+/* Every job by a thread of its own, all at once. */
+static int check_threads(job *jobs, int kinds)
+{
+    pthread_t thread[2 * KINDS];
+    for (int i = 0; i < 2 * kinds; i++)
+        pthread_create(&thread[i], NULL, work, &jobs[i]);
+    for (int i = 0; i < 2 * kinds; i++)
+        pthread_join(thread[i], NULL);
+    return check_jobs(jobs, kinds);
+}
+
 static int threads(void)
 {
-    enum { KINDS = 4 };
-    pthread_t thread[2 * KINDS];
     job jobs[2 * KINDS];
-    for (int i = 0; i < 2 * KINDS; i++) {
-        jobs[i] = (job){.device = 0, .kind = i % KINDS};
-        pthread_create(&thread[i], NULL, work, &jobs[i]);
-    }
     for (int i = 0; i < 2 * KINDS; i++)
-        pthread_join(thread[i], NULL);
-    return check_jobs(jobs, KINDS);
+        jobs[i] = (job){.device = 0, .kind = i % KINDS};
+    return check_threads(jobs, KINDS);
+}
+
+/* One thread calls now here, now there, on one kind of problem. */
+static int alternate(int kind)
+{
+    problem p[2];
+    CUstream stream[2];
+    bool good = true;
+    for (int d = 0; d < 2; d++) {
+        enter(d);
+        rfa_context *ctx = open_context(d);
+        stream[d] = make_stream();
+        if (!ctx || !problem_create(&p[d], ctx, &problem_kinds[kind]))
+            return expect(false, problem_kinds[kind].name);
+        p[d].args.stream = stream[d];
+    }
+    for (int round = 0; round < 40; round++)
+        good &= rfa_attention(p[round % 2].ctx, &p[round % 2].args) == RFA_OK;
+    void *out[2] = {result_of(&p[0], stream[0]), result_of(&p[1], stream[1])};
+    good &= out[0] && out[1] && memcmp(out[0], out[1], problem_out_size(&p[0])) == 0;
+    for (int d = 0; d < 2; d++) {
+        rfa_context *ctx = p[d].ctx;
+        free(out[d]);
+        problem_destroy(&p[d]);
+        rfa_context_destroy(ctx);
+    }
+    return expect(good, problem_kinds[kind].name);
 }
 
 static int two_devices(void)
 {
-    enum { KINDS = 4 };
     job jobs[2 * KINDS];
-    int count = 0;
+    int count = 0, result = PASSED;
     cu.DeviceGetCount(&count);
     if (count < 2) {
         printf("SKIP: this machine has one device\n");
         return SKIPPED;
     }
-    for (int i = 0; i < 2 * KINDS; i++) {
+    for (int i = 0; i < 2 * KINDS; i++)
         jobs[i] = (job){.device = i / KINDS, .kind = i % KINDS};
-        work(&jobs[i]);
-    }
-    return check_jobs(jobs, KINDS);
+    result |= check_threads(jobs, KINDS);
+    for (int kind = 0; kind < KINDS; kind++)
+        result |= alternate(kind);
+    return result;
 }
 
 static bool is_current(CUcontext expected)

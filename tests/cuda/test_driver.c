@@ -112,7 +112,7 @@ static int unknown_kernels(void)
  */
 
 /* One call, counted: queued on its stream, nothing else. */
-static int check_call(rfa_context *ctx, const problem_kind *kind)
+static int check_call(rfa_context *ctx, const problem_kind *kind, bool hopper)
 {
     problem p;
     if (!problem_create(&p, ctx, kind))
@@ -124,8 +124,11 @@ static int check_call(rfa_context *ctx, const problem_kind *kind)
     rfa_status status = rfa_attention(ctx, &p.args);
     bool quiet = fake->allocations == allocations && fake->frees == frees && fake->waits == waits &&
                  fake->copies == copies;
-    fprintf(stderr, "  %s: %d launches\n", kind->name, fake->launches - launches);
-    int result = expect(status == RFA_OK && fake->launches > launches, kind->name) |
+    launches = fake->launches - launches;
+    fprintf(stderr, "  %s: %d launches\n", kind->name, launches);
+    /* Other kernels always read tables that a launch before them makes. */
+    int most = hopper || kind->launches > 1 ? kind->launches : 2;
+    int result = expect(status == RFA_OK, kind->name) | expect(launches == most, "launches") |
                  expect(fake->launches_elsewhere == 0, "launches on the caller's stream alone") |
                  expect(quiet, "no allocation, copy or wait in a call") |
                  expect(fake->depth == 0 && fake->unbalanced == 0, "the caller's context is back");
@@ -133,29 +136,34 @@ static int check_call(rfa_context *ctx, const problem_kind *kind)
     return result;
 }
 
-static int calls_only_launch(void)
+static int check_calls(bool hopper)
 {
     rfa_context *ctx;
     if (open_context(&ctx) != RFA_OK)
         return expect(false, "a context");
     int result = PASSED;
     for (int i = 0; i < problem_kind_count; i++)
-        result |= check_call(ctx, &problem_kinds[i]);
+        result |= check_call(ctx, &problem_kinds[i], hopper);
     rfa_context_destroy(ctx);
     return result | expect(fake->loads == 0 && fake->retained == 0 && fake->depth == 0,
                            "a context leaves nothing behind");
 }
 
+static int calls_only_launch(void)
+{
+    return check_calls(true);
+}
+
 static int calls_only_launch_generic(void)
 {
     setenv("RFA_CUDA_KERNELS", "generic", 1);
-    return calls_only_launch();
+    return check_calls(false);
 }
 
 static int calls_only_launch_ampere(void)
 {
     fake->capability = 86;
-    return calls_only_launch();
+    return check_calls(false);
 }
 
 static int memory_runs_out(void)
