@@ -2,7 +2,6 @@
  * are captured once and run with other inputs and knobs, several threads and
  * devices, the caller's context left as it was, and an answer after a fault. Each
  * case is a process of its own; without a card all are skipped. */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,106 +9,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cuda.h>
-
-#include <rfa/rfa.h>
-
+#include "device_driver.h"
 #include "problems.h"
 
-enum { PASSED = 0, FAILED = 1, SKIPPED = 77, SECONDS = 120 };
+enum { SECONDS = 120 };
 enum { KINDS = 4 }; /* of problems that threads and devices take */
-
-/* ---- The driver, for what the library has no call for ---------------------------------------- */
-
-#define CALLS(X)                                                                                   \
-    X(CtxGetCurrent)                                                                               \
-    X(CtxSetCurrent)                                                                               \
-    X(DeviceGet)                                                                                   \
-    X(DeviceGetCount)                                                                              \
-    X(DevicePrimaryCtxRetain)                                                                      \
-    X(GraphDestroy)                                                                                \
-    X(GraphExecDestroy)                                                                            \
-    X(GraphInstantiateWithFlags)                                                                   \
-    X(GraphLaunch)                                                                                 \
-    X(Init)                                                                                        \
-    X(LaunchKernel)                                                                                \
-    X(MemAlloc)                                                                                    \
-    X(ModuleGetFunction)                                                                           \
-    X(ModuleLoadData)                                                                              \
-    X(StreamBeginCapture)                                                                          \
-    X(StreamCreate)                                                                                \
-    X(StreamEndCapture)                                                                            \
-    X(StreamSynchronize)                                                                           \
-    X(StreamWaitValue32)                                                                           \
-    X(StreamWriteValue32)
-
-static struct {
-#define X(name) __typeof__(cu##name) *(name);
-    CALLS(X)
-#undef X
-} cu;
-
-typedef CUresult (*get_address_fn)(const char *name, void **address, int version, cuuint64_t flags,
-                                   CUdriverProcAddressQueryResult *result);
-
-static bool load_driver(void)
-{
-    static const char *const names[] = {
-#define X(name) "cu" #name,
-        CALLS(X)
-#undef X
-    };
-    void **const places[] = {
-#define X(name) (void **)&cu.name,
-        CALLS(X)
-#undef X
-    };
-    void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    void *address = library ? dlsym(library, "cuGetProcAddress_v2") : NULL;
-    get_address_fn get;
-    CUdriverProcAddressQueryResult found;
-    memcpy(&get, &address, sizeof(get));
-    for (size_t i = 0; get && i < sizeof(names) / sizeof(names[0]); i++)
-        if (get(names[i], places[i], CUDA_VERSION, 0, &found) != CUDA_SUCCESS)
-            return false;
-    return get && cu.Init(0) == CUDA_SUCCESS;
-}
-
-static int expect(bool holds, const char *what)
-{
-    if (!holds)
-        fprintf(stderr, "  not so: %s; last error: %s\n", what, rfa_last_error(NULL));
-    return holds ? PASSED : FAILED;
-}
-
-/* The device's primary context, which the library uses too, becomes current here. */
-static CUcontext enter(int device)
-{
-    CUdevice handle;
-    CUcontext context = NULL;
-    cu.DeviceGet(&handle, device);
-    cu.DevicePrimaryCtxRetain(&context, handle);
-    cu.CtxSetCurrent(context);
-    return context;
-}
-
-static rfa_context *open_context(int device)
-{
-    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
-    rfa_context *ctx = NULL;
-    options.backend = "cuda";
-    options.device = device;
-    if (rfa_context_create(&ctx, &options) != RFA_OK)
-        fprintf(stderr, "  %s\n", rfa_last_error(NULL));
-    return ctx;
-}
-
-static CUstream make_stream(void)
-{
-    CUstream stream = NULL;
-    cu.StreamCreate(&stream, CU_STREAM_NON_BLOCKING);
-    return stream;
-}
 
 /* What the problem gives now, by a call of its own; the caller frees it. */
 static void *result_of(problem *p, CUstream stream)
@@ -438,8 +342,20 @@ static const struct {
     const char *name;
     int (*run)(void);
 } cases[] = {
-    CASE(graphs),      CASE(capture_first),         CASE(calls_do_not_wait), CASE(threads),
-    CASE(two_devices), CASE(current_context_stays), CASE(memory_runs_out),   CASE(earlier_fault),
+    CASE(graphs),
+    CASE(capture_first),
+    CASE(calls_do_not_wait),
+    CASE(threads),
+    CASE(two_devices),
+    CASE(current_context_stays),
+    CASE(two_streams),
+    CASE(stream_that_goes),
+    CASE(workspace_grows),
+    CASE(capture_without_room),
+    CASE(capture_of_own_workspace),
+    CASE(timer),
+    CASE(memory_runs_out),
+    CASE(earlier_fault),
 };
 
 static int run_case(int i)
