@@ -181,6 +181,30 @@ static int memory_runs_out(void)
     return result;
 }
 
+/* The context's own workspace does not fit; once it does, the same call runs. */
+static int no_room_for_workspace(void)
+{
+    rfa_context *ctx;
+    problem p;
+    if (open_context(&ctx) != RFA_OK || !problem_create(&p, ctx, &problem_kinds[0]))
+        return expect(false, "a problem");
+    rfa_attention_args args = p.args;
+    args.workspace = NULL;
+    args.workspace_size = 0;
+    size_t memory = fake->memory;
+    int launches = fake->launches;
+    fake->memory = 16;
+    int result = expect(rfa_attention(ctx, &args) == RFA_OUT_OF_MEMORY &&
+                            fake->launches == launches && fake->depth == 0,
+                        "a status without a launch") |
+                 expect(strstr(rfa_last_error(ctx), "no room for") != NULL, "its sentence");
+    fake->memory = memory;
+    result |= expect(rfa_attention(ctx, &args) == RFA_OK, "the call after it");
+    problem_destroy(&p);
+    rfa_context_destroy(ctx);
+    return result;
+}
+
 /* A graph would hold memory that is not there: an answer, not an allocation. */
 static int capture_without_workspace(void)
 {
@@ -276,6 +300,7 @@ static const struct {
     CASE(FAKE, calls_only_launch_ampere),
     CASE(FAKE, calls_only_launch_generic),
     CASE(FAKE, memory_runs_out),
+    CASE(FAKE, no_room_for_workspace),
     CASE(FAKE, capture_without_workspace),
     CASE(FAKE, earlier_fault),
     CASE(FAKE, own_cost),
