@@ -53,7 +53,7 @@ rfa_status bench_list_make(const bench_request *r, rfa_context *ctx, double shar
         status = device_tensor_fetch(ctx, &list->counts, err);
     if (status != RFA_OK)
         return status;
-    int32_t *all = malloc((size_t)blocks * sizeof(*all));
+    int32_t *all = calloc((size_t)blocks, sizeof(*all));
     if (!all)
         return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for a visit list");
     fill(&list->indices, &list->counts, blocks, all);
