@@ -388,5 +388,5 @@ int main(void)
                                    : "FAILED");
     }
     printf("%d passed, %d failed, %d skipped\n", count[0], count[1], count[2]);
-    return count[1] > 0;
+    return count[1] > 0 ? FAILED : count[0] > 0 ? PASSED : SKIPPED;
 }
