@@ -87,6 +87,33 @@ RFA_ORDER_FN rfa_index rfa_outward_next(rfa_outward *walk)
     return walk->above++;
 }
 
+/* The block that rfa_outward_next returns when called for the n-th time, 0 <= n <
+ * blocks, in closed form: blocks lie at one distance from each other, so the two
+ * sides take turns until one has no more. */
+RFA_ORDER_FN rfa_index rfa_outward_at(rfa_outward walk, rfa_index n)
+{
+    rfa_index left = walk.below + 1, right = walk.blocks - walk.above, both, used;
+    int below_first = 1;
+    if (left > 0 && right > 0) {
+        rfa_index distance = rfa_visit_distance(walk.shape, walk.centre, walk.below);
+        if (distance == 0 && n == 0)
+            return walk.below;
+        /* Around a centre that is hit, both sides' next are equally far. */
+        if (distance == 0) {
+            walk.below--;
+            left--;
+            n--;
+        }
+        below_first =
+            distance == 0 || distance <= rfa_visit_distance(walk.shape, walk.centre, walk.above);
+    }
+    both = rfa_min_index(left, right);
+    used = n / 2;
+    if (n >= 2 * both)
+        return left > right ? walk.below - (n - both) : walk.above + (n - both);
+    return (n % 2 == 0) == below_first ? walk.below - used : walk.above + used;
+}
+
 /* Lists the blocks of 0 .. blocks - 1 whose flags have a bit of `any` and none
  * of `none`, but not `except`, ascending from list[count]; returns the new
  * count. `any` 0: all blocks. */

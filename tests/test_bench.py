@@ -118,6 +118,12 @@ class Reports(unittest.TestCase):
         row = self.rows("--order", "predicted", "--block", "32,64,64", "--variants", "dense")[0]
         self.assertEqual(row["blocks_total"], 4 * 2)
 
+    def test_list_holds_a_share_of_the_blocks(self):
+        dense, half = self.rows("--block", "32,32,64", "--variants", "dense,list:0.5")
+        self.assertIsNone(half["failure"])
+        self.assertEqual(2 * half["blocks_visited"], dense["blocks_visited"])
+        self.assertEqual(half["blocks_kept"], half["blocks_visited"])
+
     def test_refusals(self):
         for options in (
             ["--json", "--csv"],
@@ -126,6 +132,10 @@ class Reports(unittest.TestCase):
             ["--preset", "huge"],
             ["--kinds", "round"],
             ["--variants", "recall:1.5"],
+            ["--variants", "list"],
+            ["--variants", "list:0"],
+            ["--variants", "list:1.5"],
+            ["--variants", "list:0.5:scaled"],
             ["--variants", "recall"],
             ["--variants", "dense:1"],
             ["--variants", "cheap:1"],

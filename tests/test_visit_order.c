@@ -67,11 +67,23 @@ static int plain_list(rfa_visit_shape s, rfa_index group, int diagonal, const un
     return count;
 }
 
+/* Steps and the closed form agree, for every number of blocks in sight. */
+static void expect_outward(rfa_visit_shape s, rfa_index group, rfa_index blocks)
+{
+    rfa_outward walk = rfa_outward_from(s, group, blocks), start = walk;
+    for (rfa_index n = 0; n < blocks; n++) {
+        rfa_index next = rfa_outward_next(&walk), at = rfa_outward_at(start, n);
+        cr_assert_eq(at, next, "Lq %lld Lk %lld group %lld n %lld: %lld, expected %lld", s.len_q,
+                     s.len_k, group, n, at, next);
+    }
+}
+
 static void expect_same(rfa_visit_shape s, const unsigned char *flags)
 {
     int list[MAX_BLOCKS], expected[MAX_BLOCKS];
     for (rfa_index group = 0; group * s.visit_q < s.len_q; group++)
         for (int diagonal = 0; diagonal < 2; diagonal++) {
+            expect_outward(s, group, rfa_visible_blocks(s, (group + 1) * s.visit_q));
             int wanted = plain_list(s, group, diagonal, flags, expected);
             rfa_index count = rfa_list_visits(s, group, diagonal, flags, list);
             cr_assert_eq(count, wanted, "Lq %lld Lk %lld group %lld", s.len_q, s.len_k, group);

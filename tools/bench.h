@@ -19,6 +19,7 @@ typedef struct bench_variant {
     double knob;
     rfa_mass mass;
     bool scaled;
+    double listed; /* share of the key blocks in a visit list; 0: no list */
 } bench_variant;
 
 typedef struct bench_request {
@@ -82,6 +83,16 @@ rfa_status bench_time_calls(rfa_context *ctx, rfa_timer *timer, const rfa_attent
 /* q, k, v as (batch, len, heads, dim) on the context's device. */
 rfa_status bench_make_inputs(const bench_request *request, rfa_context *ctx, rfa_dtype dtype,
                              attention_tensors *tensors, rfa_error *err);
+
+/* A visit list for every (batch, head, group). */
+typedef struct bench_list {
+    device_tensor indices, counts;
+} bench_list;
+
+rfa_status bench_list_make(const bench_request *request, rfa_context *ctx, double share,
+                           bench_list *list, rfa_error *err);
+/* Also for one that was not made, or in part. */
+void bench_list_free(rfa_context *ctx, bench_list *list);
 
 /* ---- peers: another implementation in a process of its own ---- */
 

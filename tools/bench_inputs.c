@@ -24,6 +24,19 @@ static bool parse_rule(const char *text, rfa_rule *rule)
     return false;
 }
 
+/* Dense on a list with this share of the blocks. */
+static rfa_status parse_list(const char *share, const char *extra, bench_variant *variant,
+                             rfa_error *err)
+{
+    if (!share || extra || !cli_number(share, &variant->listed) ||
+        !(variant->listed > 0 && variant->listed <= 1))
+        return rfa_fail(err, RFA_INVALID_ARGUMENT,
+                        "variant \"%s\": a share of the blocks above 0 and at most 1 is expected "
+                        "after list",
+                        variant->label);
+    return RFA_OK;
+}
+
 static rfa_status parse_variant(char *text, bench_variant *variant, rfa_error *err)
 {
     char *rest = NULL;
@@ -31,9 +44,11 @@ static rfa_status parse_variant(char *text, bench_variant *variant, rfa_error *e
     snprintf(variant->label, sizeof(variant->label), "%s", text);
     char *name = strtok_r(text, ":", &rest), *knob = strtok_r(NULL, ":", &rest);
     char *extra = strtok_r(NULL, ":", &rest);
+    if (name && strcmp(name, "list") == 0)
+        return parse_list(knob, extra, variant, err);
     if (!name || !parse_rule(name, &variant->rule) || strtok_r(NULL, ":", &rest))
         return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "variant \"%s\": expected dense, recall:R, blasst:X or energy:X",
+                        "variant \"%s\": expected dense, recall:R, blasst:X, energy:X or list:G",
                         variant->label);
     bool dense = variant->rule == RFA_RULE_DENSE;
     if (dense != !knob || (knob && !cli_number(knob, &variant->knob)))

@@ -16,6 +16,7 @@ typedef struct bench_job {
     rfa_device_info device;
     rfa_dtype dtype;
     attention_tensors tensors;
+    bench_list lists[BENCH_MAX_VARIANTS]; /* of variants that take one */
     rfa_grid grid;
     bench_peer *peer;
     rfa_timer *timer;
@@ -106,6 +107,11 @@ static void compare_rows(bench_row *rows, size_t count)
 
 /* ---- one variant ---- */
 
+static bench_list *list_of(bench_job *job, const bench_variant *variant)
+{
+    return &job->lists[variant - job->request->variants];
+}
+
 static rfa_attention_args variant_args(bench_job *job, const bench_variant *variant)
 {
     const bench_request *r = job->request;
@@ -114,7 +120,9 @@ static rfa_attention_args variant_args(bench_job *job, const bench_variant *vari
     args.knob = (float)variant->knob;
     args.mass = variant->mass;
     args.knob_form = variant->scaled ? RFA_KNOB_SCALED : RFA_KNOB_DIRECT;
-    args.order = r->order;
+    args.order = variant->listed > 0 ? RFA_ORDER_LIST : r->order;
+    args.list_indices = device_tensor_there(&list_of(job, variant)->indices);
+    args.list_counts = device_tensor_there(&list_of(job, variant)->counts);
     args.block_q = r->block_q;
     args.block_k = r->block_k;
     args.visit_q = r->visit_q;
@@ -125,8 +133,8 @@ static rfa_attention_args variant_args(bench_job *job, const bench_variant *vari
     return args;
 }
 
-static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, bench_row *row,
-                                       rfa_error *err)
+static rfa_status check_against_oracle(bench_job *job, const bench_variant *variant,
+                                       rfa_attention_args args, bench_row *row, rfa_error *err)
 {
     rfa_problem problem;
     check_report report;
@@ -135,6 +143,8 @@ static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, 
                              .seed = 1};
     const DLDevice host = {kDLCPU, 0};
     rfa_status status = attention_tensors_fetch(job->ctx, &job->tensors, &args, err);
+    args.list_indices = device_tensor_here(&list_of(job, variant)->indices);
+    args.list_counts = device_tensor_here(&list_of(job, variant)->counts);
     if (status == RFA_OK)
         memcpy(&row->counts, job->tensors.counts.host, sizeof(row->counts));
     if (status == RFA_OK && options.sample > 0)
@@ -153,8 +163,13 @@ static rfa_status check_against_oracle(bench_job *job, rfa_attention_args args, 
 static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row *row,
                         rfa_error *err)
 {
+    rfa_status status = RFA_OK;
+    if (variant->listed > 0)
+        status =
+            bench_list_make(job->request, job->ctx, variant->listed, list_of(job, variant), err);
     rfa_attention_args args = variant_args(job, variant);
-    rfa_status status = attention_tensors_make_outputs(job->ctx, &job->tensors, &args, true, err);
+    if (status == RFA_OK)
+        status = attention_tensors_make_outputs(job->ctx, &job->tensors, &args, true, err);
     if (status == RFA_OK) {
         status = rfa_supports(job->ctx, &args, row->failure, sizeof(row->failure));
         bool unsupported = status == RFA_UNSUPPORTED; /* a row that says so */
@@ -162,7 +177,7 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
         if (status == RFA_OK && !unsupported)
             status = device_status(job->ctx, rfa_attention(job->ctx, &args), err);
         if (status == RFA_OK && !unsupported)
-            status = check_against_oracle(job, args, row, err);
+            status = check_against_oracle(job, variant, args, row, err);
     }
     attention_tensors_free_outputs(job->ctx, &job->tensors);
     row->has_counts = !row->failure[0];
@@ -291,6 +306,8 @@ rfa_status bench_run(const bench_request *request, const char *backend, int32_t 
     rfa_timer_destroy(job.timer);
     if (job.ctx)
         attention_tensors_free(job.ctx, &job.tensors);
+    for (int i = 0; job.ctx && i < BENCH_MAX_VARIANTS; i++)
+        bench_list_free(job.ctx, &job.lists[i]);
     rfa_context_destroy(job.ctx);
     for (size_t i = job.first; i < result->count; i++)
         summarise(&result->rows[i]);

@@ -121,7 +121,8 @@ static const cli_option table[] = {
      .value = FIELD(variants),
      .argument = "A,B",
      .help = "dense, recall:R, recall:R:estimated, blasst:LAMBDA, energy:LOG_LAMBDA; :scaled "
-             "after the last two scales by length"},
+             "after the last two scales by length; list:G, all of a visit list that holds a "
+             "random share G of the blocks"},
     {.name = "order",
      .kind = CLI_CHOICE,
      .value = FIELD(order),

@@ -66,7 +66,6 @@ typedef struct cuda_call {
     cuda_sequence *sequence;
     int32_t *order_q, *order_k; /* computed -> caller's position, or NULL */
     uint8_t *key_flags;         /* (sequence, key block): RFA_BLOCK_* */
-    int32_t *kept_rank;         /* (sequence, key block): always-keep blocks before it */
     uint8_t *dense_rows;        /* (sequence, q block) */
     float *limits;              /* (batch, head): limit of the rule, NaN: dense */
     float *pools_q, *pools_k;   /* (batch, head, pool, element): means of CUDA_POOL_ROWS rows */
@@ -105,9 +104,12 @@ typedef struct cuda_gather {
     const int32_t *order; /* or NULL */
     int64_t heads, rows;  /* rows: of the longest sequence */
     int32_t dim, pitch;   /* elements of a row: there, and here */
-    int32_t size;         /* of an element */
     int32_t keys;         /* 0: q's rows; 1: those of k and v */
 } cuda_gather;
+
+typedef struct cuda_gathered {
+    cuda_gather of[3];
+} cuda_gathered;
 
 /* ---- merge ---- */
 

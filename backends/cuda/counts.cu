@@ -34,21 +34,26 @@ __device__ static void add(sums &to, const sums &from)
     to.recall_min = smaller_or_nan(to.recall_min, from.recall_min);
 }
 
+/* There are fewer than 2^31 of them, and division is quicker so. */
 __device__ static void add_blocks(const cuda_call &c, sums &sum)
 {
-    for (int64_t i = threadIdx.x; i < c.batch * c.heads_q * c.blocks_q; i += THREADS) {
-        int64_t batch = i / c.blocks_q / c.heads_q, row = i % c.blocks_q * c.block_q;
-        const cuda_sequence s = c.sequence[sequence_index(c, batch)];
-        int64_t rows = smaller(c.block_q, s.len_q - row);
+    const uint32_t per_head = (uint32_t)c.blocks_q, heads = (uint32_t)c.heads_q;
+    const uint32_t all = (uint32_t)(c.batch * c.heads_q * c.blocks_q);
+    for (uint32_t i = threadIdx.x; i < all; i += THREADS) {
+        uint32_t head = i / per_head, block = i - head * per_head;
+        const cuda_sequence &s = c.sequence[c.packed ? head / heads : 0];
+        int64_t len_q = s.len_q, row = (int64_t)block * c.block_q;
+        int64_t rows = smaller(c.block_q, len_q - row);
         if (rows <= 0)
             continue;
-        double recall = (double)c.block_recall[i];
-        sum.total += rfa_visible_blocks(shape_of(c, s), row + rows);
+        float recall = c.block_recall[i];
+        sum.total += c.causal ? rfa_visible_blocks(shape_of(c, s), row + rows)
+                              : (uint32_t)(s.len_k + c.block_k - 1) / (uint32_t)c.block_k;
         sum.visited += c.block_visits[i];
         sum.kept += c.block_kept[i];
         sum.rows += rows;
-        sum.recall += recall;
-        sum.recall_min = smaller_or_nan(sum.recall_min, recall / (double)rows);
+        sum.recall += (double)recall;
+        sum.recall_min = smaller_or_nan(sum.recall_min, (double)recall / (double)rows);
     }
 }
 

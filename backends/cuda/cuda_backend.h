@@ -13,8 +13,8 @@
  *   hopper.c        how those of hopper/ start
  *   call.h          what kernels are given
  *
- *   prepare.cu      lengths, token order, flags, limits, gather
- *   lists.cu        visit lists
+ *   prepare.cu      lengths, token order, flags, limits, gather; visit lists
+ *   lists.cuh       how visit lists are made
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
  *   ampere.cuh      attention in the common case, by mma.sync
@@ -34,16 +34,10 @@
 
 /* X(name, image): kernels beside those of the attention variants. */
 #define CUDA_KERNELS(X)                                                                            \
-    X(rfa_measure_sequences, prepare)                                                              \
-    X(rfa_order_tokens, prepare)                                                                   \
-    X(rfa_flag_blocks, prepare)                                                                    \
-    X(rfa_rank_kept, prepare)                                                                      \
-    X(rfa_set_limits, prepare)                                                                     \
+    X(rfa_prepare, prepare)                                                                        \
+    X(rfa_prepare_cubes, prepare)                                                                  \
+    X(rfa_make_lists, prepare)                                                                     \
     X(rfa_gather, prepare)                                                                         \
-    X(rfa_list_by_place, lists)                                                                    \
-    X(rfa_arrange_lists, lists)                                                                    \
-    X(rfa_count_visits, lists)                                                                     \
-    X(rfa_write_visit_order, lists)                                                                \
     X(rfa_pool_tokens, predicted)                                                                  \
     X(rfa_predict_lists, predicted)                                                                \
     X(rfa_count, counts)                                                                           \
@@ -52,7 +46,6 @@
 /* X(name, only): compiled code; only: 0, or the one capability it is for. */
 #define CUDA_IMAGES(X)                                                                             \
     X(prepare, 0)                                                                                  \
-    X(lists, 0)                                                                                    \
     X(predicted, 0)                                                                                \
     X(counts, 0)                                                                                   \
     X(merge, 0)                                                                                    \
@@ -166,6 +159,7 @@ typedef struct cuda_gathers {
 typedef struct cuda_layout {
     cuda_call call; /* without a workspace, its addresses mean nothing */
     cuda_gathers gather;
+    bool prepared; /* tables and lists are made, beyond what a gather or the attention needs */
     size_t size;
 } cuda_layout;
 

@@ -1,7 +1,9 @@
 /* Starts the Hopper kernels: which problems they take, and what they are given
  * (hopper/params.h). */
+#include <math.h>
 #include <string.h>
 
+#include "backends/skip_rule.h"
 #include "cuda_backend.h"
 #include "hopper/params.h"
 
@@ -87,6 +89,9 @@ static void set_lists(hopper_params *h, const cuda_call *c)
     h->visit_q = c->visit_q;
     h->groups = (int32_t)c->groups;
     h->limits = c->limits;
+    h->limit = c->rule == RFA_SKIP_DENSE    ? NAN
+               : c->rule == RFA_SKIP_RECALL ? 1.0f - c->knob
+                                            : c->knob; /* log_lambda: layout.c allows no other */
     h->always_keep = c->key_flags;
     h->dense_rows = c->dense_rows;
 }

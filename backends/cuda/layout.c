@@ -223,15 +223,38 @@ static void place_lists(cuda_call *c, const rfa_problem *p, placer *at)
         place_built(c, p, lists, at);
 }
 
+/* ---- What a call does without ------------------------------------------------------------- */
+
+/* The Hopper kernels walk every block in raster order by themselves. Of the limits only
+ * those that take no logarithm are set by hopper.c: a device's may round otherwise. */
+static bool needs_nothing(const rfa_problem *p, const cuda_variant *variant)
+{
+    bool simple = p->rule == RFA_RULE_DENSE || p->rule == RFA_RULE_RECALL ||
+                  (p->rule == RFA_RULE_ENERGY && !p->knob_scaled);
+    return variant && variant->maps && simple && !p->knobs.data && p->order == RFA_ORDER_RASTER &&
+           p->grid_count == 0 && p->keep_key_count == 0 && p->dense_query_count == 0 &&
+           !p->visit_order.data && !p->counts.data;
+}
+
 /* ---- All of it ----------------------------------------------------------------------------------
  */
+
+/* What the preparing kernels write of every sequence. */
+static void place_tables(cuda_call *c, const rfa_problem *p, placer *at)
+{
+    uint64_t sequences = (uint64_t)c->sequences;
+    c->key_flags = place(at, sequences, (uint64_t)p->blocks_k, 1);
+    c->dense_rows = place(at, sequences, (uint64_t)p->blocks_q, 1);
+}
 
 static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *variant, placer *at)
 {
     bool maps = variant && variant->maps;
     cuda_call *c = &l->call;
-    uint64_t sequences = (uint64_t)c->sequences, heads = (uint64_t)(p->batch * p->heads_q);
-    c->sequence = place(at, sequences, 1, sizeof(*c->sequence));
+    uint64_t heads = (uint64_t)(p->batch * p->heads_q);
+    l->prepared = !needs_nothing(p, variant);
+    if (l->prepared)
+        c->sequence = place(at, (uint64_t)c->sequences, 1, sizeof(*c->sequence));
     place_orders(c, p, at);
     l->gather.q = place_rows(&c->seen_q, &c->q, p, maps, p->heads_q, p->total_q, p->dim, at);
     l->gather.k = place_rows(&c->seen_k, &c->k, p, maps, p->heads_kv, p->total_k, p->dim, at);
@@ -239,12 +262,13 @@ static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *
         place_pools(c, p, at);
     if (!variant) {
         c->built = c->given;
+        place_tables(c, p, at);
         return;
     }
     l->gather.v = place_rows(&c->seen_v, &c->v, p, maps, p->heads_kv, p->total_k, p->dim_v, at);
-    c->key_flags = place(at, sequences, (uint64_t)p->blocks_k, 1);
-    c->kept_rank = place(at, sequences, (uint64_t)p->blocks_k, sizeof(int32_t));
-    c->dense_rows = place(at, sequences, (uint64_t)p->blocks_q, 1);
+    if (!l->prepared)
+        return;
+    place_tables(c, p, at);
     c->limits = place(at, heads, 1, sizeof(float));
     place_lists(c, p, at);
     c->block_visits = place(at, heads, (uint64_t)p->blocks_q, sizeof(int32_t));

@@ -48,16 +48,28 @@ __device__ static float *query_pools(const cuda_call &c, const cuda_sequence &s,
     return c.pools_q + row * pool_pitch(c.dim);
 }
 
-__device__ static void pool_rows(const cuda_call &c, const cuda_rows &rows, int64_t batch,
-                                 int64_t head, int64_t first, int64_t count, float *mean)
+/* Rows are whole chunks of 16 bytes, zeros past their end: four elements at once. */
+template <class T>
+__device__ __forceinline__ static void pool_rows(const cuda_call &c, const cuda_rows &rows,
+                                                 int64_t batch, int64_t head, int64_t first,
+                                                 int64_t count, float *mean)
 {
-    for (int d = threadIdx.x % WARP; d < pool_pitch(c.dim); d += WARP) {
-        float sum = 0;
-        for (int64_t i = 0; i < count && d < c.dim; i++) {
-            int64_t at = element_offset(rows, batch, head, first + i);
-            sum += load_element(rows.data, c.dtype, at + d);
+    struct alignas(4 * sizeof(T)) four {
+        T x[4];
+    };
+    const T *from = row_at<const T>(rows, batch, head, first);
+    for (int d = threadIdx.x % WARP * 4; d < pool_pitch(c.dim); d += WARP * 4) {
+        float sum[4] = {0, 0, 0, 0};
+#pragma unroll 8
+        for (int i = 0; i < (int)count; i++) {
+            four row = *(const four *)(from + i * rows.stride[2] + d);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                sum[j] += to_float(row.x[j]);
         }
-        mean[d] = sum / (float)count;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            mean[d + j] = d + j < c.dim ? sum[j] / (float)count : 0;
     }
 }
 
@@ -75,9 +87,16 @@ extern "C" __global__ void rfa_pool_tokens(const __grid_constant__ cuda_call c)
     if (begin >= len)
         return;
     float *mean = keys ? key_pools(c, s, at.batch, at.head) : query_pools(c, s, at.batch, at.head);
-    pool_rows(c, keys ? c.seen_k : c.seen_q, at.batch, at.head,
-              (keys ? s.first_k : s.first_q) + begin, smaller(CUDA_POOL_ROWS, len - begin),
-              mean + at.n * pool_pitch(c.dim));
+    const cuda_rows &rows = keys ? c.seen_k : c.seen_q;
+    int64_t first = (keys ? s.first_k : s.first_q) + begin;
+    int64_t count = smaller(CUDA_POOL_ROWS, len - begin);
+    mean += at.n * pool_pitch(c.dim);
+    if (c.dtype == CUDA_F32)
+        pool_rows<float>(c, rows, at.batch, at.head, first, count, mean);
+    else if (c.dtype == CUDA_F16)
+        pool_rows<__half>(c, rows, at.batch, at.head, first, count, mean);
+    else
+        pool_rows<__nv_bfloat16>(c, rows, at.batch, at.head, first, count, mean);
 }
 
 /* ---- Masses ------------------------------------------------------------------------------ */

@@ -1,9 +1,11 @@
-/* What comes before the lists: lengths of sequences, token order, flags of
- * blocks, limits of the rule, and the gather of q, k and v into computed order.
+/* What comes before the attention: lengths of sequences, token order, flags of
+ * blocks, limits of the rule, visit lists, and the gather of q, k and v into computed
+ * order. Launches cost the host more than this work costs the device, so one kernel
+ * does all that does not wait for another's.
  *
  * The gather also serves tensors whose rows do not lie on 16-byte boundaries:
  * everything behind it reads rows of whole, zero-filled 16-byte chunks. */
-#include "device.cuh"
+#include "lists.cuh"
 
 /* ---- Sequences ------------------------------------------------------------------------- */
 
@@ -27,46 +29,92 @@ __device__ static bool grid_fits(const rfa_cubes &g, int64_t len)
     return frame <= len && g.offset + frame * g.size[0] <= len;
 }
 
-/* One thread for each sequence of grids.first .. + count - 1; with one grid for
- * all of them, grids.q[0] and k[0] hold for every thread. */
-extern "C" __global__ void rfa_measure_sequences(const __grid_constant__ cuda_call c,
-                                                 const __grid_constant__ cuda_grids grids)
+/* Sequence `n`; of gridless calls `q` and `k` are NULL. */
+__device__ static cuda_sequence measure(const cuda_call &c, int64_t n, const rfa_cubes *q,
+                                        const rfa_cubes *k)
 {
-    int64_t i = global_thread(), n = grids.first + i;
-    if (i >= grids.count)
-        return;
-    const int grid = c.one_order ? 0 : (int)i;
     cuda_sequence s = {c.len_q, c.len_k, 0, 0, 0};
     bool good = true;
     if (c.packed) {
         good = packed_length(c.cu_q, n, c.total_q, c.len_q, &s.first_q, &s.len_q);
         good &= packed_length(c.cu_k, n, c.total_k, c.len_k, &s.first_k, &s.len_k);
     }
-    if (c.order_q)
-        good &= grid_fits(grids.q[grid], s.len_q) && grid_fits(grids.k[grid], s.len_k);
+    if (q)
+        good &= grid_fits(*q, s.len_q) && grid_fits(*k, s.len_k);
     if (!good)
         s = {0, 0, 0, 0, 1};
-    c.sequence[n] = s;
+    return s;
 }
 
-/* ---- Token order ----------------------------------------------------------------------- */
+/* ---- Limits ---------------------------------------------------------------------------- */
 
-/* blockIdx.y: a sequence of `grids`; one grid has one order of the longest
- * length, whatever the sequences' own. */
-extern "C" __global__ void rfa_order_tokens(const __grid_constant__ cuda_call c,
-                                            const __grid_constant__ cuda_grids grids)
+__device__ static float limit_of(const cuda_call &c, int64_t batch, int64_t head, double len_k)
 {
-    int64_t i = global_thread();
-    cuda_sequence s = {c.len_q, c.len_k, 0, 0, 0};
-    if (!c.one_order)
-        s = c.sequence[grids.first + blockIdx.y];
-    if (i < s.len_q)
-        c.order_q[s.first_q + i] = (int32_t)rfa_caller_position(grids.q[blockIdx.y], i);
-    if (i < s.len_k)
-        c.order_k[s.first_k + i] = (int32_t)rfa_caller_position(grids.k[blockIdx.y], i);
+    float knob = c.knobs.data ? *row_at<const float>(c.knobs, batch, head, 0) : c.knob;
+    if (c.rule == RFA_SKIP_DENSE || !rfa_knob_valid(c.rule, c.knob_scaled, knob))
+        return NAN;
+    if (c.rule == RFA_SKIP_BLASST)
+        return (float)log(c.knob_scaled ? fmin(1.0, (double)knob / len_k) : (double)knob);
+    if (c.rule == RFA_SKIP_ENERGY)
+        return c.knob_scaled ? (float)fmin(0.0, log((double)knob) + log(c.block_k / len_k)) : knob;
+    return 1.0f - knob;
 }
 
-/* ---- Flags ----------------------------------------------------------------------------- */
+/* A warp writes what is known of sequence `n`: lengths, and, for attention, its heads'
+ * limits. */
+__device__ static void write_sequence(const cuda_call &c, int64_t n, const cuda_sequence &s)
+{
+    int lane = threadIdx.x % WARP;
+    int64_t end = (c.packed ? n + 1 : c.batch) * c.heads_q;
+    if (lane == 0)
+        c.sequence[n] = s;
+    for (int64_t i = n * c.heads_q + lane; c.limits && i < end; i += WARP)
+        c.limits[i] = limit_of(c, i / c.heads_q, i % c.heads_q, (double)s.len_k);
+}
+
+/* ---- In the caller's token order ----------------------------------------------------------- */
+
+/* 32 of sequence `n`'s blocks, one a lane: key blocks, then q blocks. */
+__device__ static void write_flags(const cuda_call &c, int64_t n, const cuda_sequence &s,
+                                   const cuda_ranges &ranges, int64_t index)
+{
+    const block_flags flags = {nullptr, &ranges, c.block_k, s.len_k};
+    if (index < c.blocks_k) {
+        c.key_flags[n * c.blocks_k + index] = (uint8_t)flags.at(index);
+        return;
+    }
+    int64_t block = index - c.blocks_k, first = block * c.block_q;
+    if (block < c.blocks_q)
+        c.dense_rows[n * c.blocks_q + block] = block_flags::touched(
+            ranges.dense, ranges.dense_count, first, smaller(first + c.block_q, s.len_q));
+}
+
+/* Everything that calls without a grid need before the attention, or, of the
+ * predicted order, before its lists. A warp for each sequence, then one for each 32 of
+ * its blocks, then one for each list. */
+extern "C" __global__ void rfa_prepare(const __grid_constant__ cuda_call c,
+                                       const __grid_constant__ cuda_ranges ranges)
+{
+    int64_t chunks = ceil_div(c.blocks_k + c.blocks_q, WARP), index = global_warp();
+    int64_t tables = c.sequences * (1 + chunks);
+    if (index < tables) {
+        int64_t n = index / (1 + chunks), chunk = index % (1 + chunks);
+        const cuda_sequence s = measure(c, n, nullptr, nullptr);
+        if (chunk == 0)
+            write_sequence(c, n, s);
+        else
+            write_flags(c, n, s, ranges, (chunk - 1) * WARP + threadIdx.x % WARP);
+        return;
+    }
+    index -= tables;
+    if (c.order == CUDA_PREDICTED || index >= count_lists(c))
+        return;
+    const cuda_sequence s = measure(c, sequence_of_list(c, index), nullptr, nullptr);
+    const block_flags flags = {nullptr, &ranges, c.block_k, s.len_k};
+    make_list(c, s, flags, index);
+}
+
+/* ---- In cube order -------------------------------------------------------------------------- */
 
 __device__ static bool in_ranges(const int64_t (*range)[2], int count, int64_t token)
 {
@@ -76,25 +124,25 @@ __device__ static bool in_ranges(const int64_t (*range)[2], int count, int64_t t
     return in;
 }
 
-/* A warp for each (sequence, block): key blocks first, then q blocks. */
-extern "C" __global__ void rfa_flag_blocks(const __grid_constant__ cuda_call c,
-                                           const __grid_constant__ cuda_ranges ranges)
+/* The tokens of one block, by a warp: where they come from, and the block's flags. One
+ * grid has one order of the longest length, whatever the sequences' own. */
+__device__ static void order_block(const cuda_call &c, int64_t n, const cuda_sequence &s,
+                                   const cuda_ranges &ranges, const rfa_cubes &g, bool keys,
+                                   int64_t block)
 {
-    int64_t per_sequence = c.blocks_k + c.blocks_q, index = global_warp();
-    int64_t n = index / per_sequence, block = index % per_sequence;
-    if (n >= c.sequences)
-        return;
-    const cuda_sequence s = c.sequence[n];
-    bool keys = block < c.blocks_k;
-    block -= keys ? 0 : c.blocks_k;
-    const int32_t *order = keys ? c.order_k : c.order_q;
-    if (order && !c.one_order)
+    int64_t width = keys ? c.block_k : c.block_q, len = keys ? s.len_k : s.len_q;
+    int64_t end = (block + 1) * width;
+    int32_t *order = keys ? c.order_k : c.order_q;
+    if (!c.one_order)
         order += keys ? s.first_k : s.first_q;
-    int64_t width = keys ? c.block_k : c.block_q;
-    int64_t end = smaller((block + 1) * width, keys ? s.len_k : s.len_q);
-    bool marked = false, sink = false;
+    end = smaller(end, !c.one_order ? len : keys ? c.len_k : c.len_q);
+    bool writes = !c.one_order || n == 0, marked = false, sink = false;
     for (int64_t i = block * width + threadIdx.x % WARP; i < end; i += WARP) {
-        int64_t token = order ? order[i] : i;
+        int64_t token = rfa_caller_position(g, i);
+        if (writes)
+            order[i] = (int32_t)token;
+        if (i >= len)
+            continue;
         marked |= keys ? in_ranges(ranges.keep, ranges.keep_count, token)
                        : in_ranges(ranges.dense, ranges.dense_count, token);
         sink |= token < CUDA_SINK_KEYS;
@@ -110,44 +158,37 @@ extern "C" __global__ void rfa_flag_blocks(const __grid_constant__ cuda_call c,
         c.dense_rows[n * c.blocks_q + block] = marked;
 }
 
-/* A warp for each sequence: how many always-keep blocks come before each. */
-extern "C" __global__ void rfa_rank_kept(const __grid_constant__ cuda_call c)
+/* What calls with grids need before the gather and the lists, for the sequences
+ * grids.first .. + count - 1; with one grid for all of them, grids.q[0] and k[0] hold
+ * for every sequence. A warp for each sequence and for each of its blocks. */
+extern "C" __global__ void rfa_prepare_cubes(const __grid_constant__ cuda_call c,
+                                             const __grid_constant__ cuda_ranges ranges,
+                                             const __grid_constant__ cuda_grids grids)
 {
-    int64_t n = global_warp();
-    int lane = threadIdx.x % WARP;
-    if (n >= c.sequences)
+    int64_t tasks = 1 + c.blocks_k + c.blocks_q, i = global_warp() / tasks;
+    int64_t n = grids.first + i, block = global_warp() % tasks - 1;
+    if (i >= grids.count)
         return;
-    int32_t before = 0;
-    for (int64_t first = 0; first < c.blocks_k; first += WARP) {
-        int64_t j = first + lane;
-        bool kept = j < c.blocks_k && (c.key_flags[n * c.blocks_k + j] & RFA_BLOCK_ALWAYS_KEEP);
-        unsigned all = __ballot_sync(ALL_LANES, kept);
-        if (j < c.blocks_k)
-            c.kept_rank[n * c.blocks_k + j] = before + __popc(all & ((1u << lane) - 1));
-        before += __popc(all);
-    }
+    const int grid = c.one_order ? 0 : (int)i;
+    const cuda_sequence s = measure(c, n, &grids.q[grid], &grids.k[grid]);
+    if (block < 0)
+        write_sequence(c, n, s);
+    else if (block < c.blocks_k)
+        order_block(c, n, s, ranges, grids.k[grid], true, block);
+    else
+        order_block(c, n, s, ranges, grids.q[grid], false, block - c.blocks_k);
 }
 
-/* ---- Limits ---------------------------------------------------------------------------- */
-
-/* A thread for each (batch, head). */
-extern "C" __global__ void rfa_set_limits(const __grid_constant__ cuda_call c)
+/* A warp for each list, where something had to come before it. */
+extern "C" __global__ void rfa_make_lists(const __grid_constant__ cuda_call c)
 {
-    int64_t i = global_thread(), batch = i / c.heads_q, head = i % c.heads_q;
-    if (batch >= c.batch)
+    int64_t index = global_warp();
+    if (index >= count_lists(c))
         return;
-    double len_k = (double)c.sequence[sequence_index(c, batch)].len_k;
-    float knob = c.knobs.data ? *row_at<const float>(c.knobs, batch, head, 0) : c.knob;
-    float limit = NAN;
-    if (c.rule == RFA_SKIP_DENSE || !rfa_knob_valid(c.rule, c.knob_scaled, knob))
-        limit = NAN;
-    else if (c.rule == RFA_SKIP_BLASST)
-        limit = (float)log(c.knob_scaled ? fmin(1.0, (double)knob / len_k) : (double)knob);
-    else if (c.rule == RFA_SKIP_ENERGY)
-        limit = c.knob_scaled ? (float)fmin(0.0, log((double)knob) + log(c.block_k / len_k)) : knob;
-    else
-        limit = 1.0f - knob;
-    c.limits[i] = limit;
+    int64_t n = sequence_of_list(c, index);
+    const cuda_sequence s = c.sequence[n];
+    const block_flags flags = {c.key_flags + n * c.blocks_k, nullptr, c.block_k, s.len_k};
+    make_list(c, s, flags, index);
 }
 
 /* ---- Gather ---------------------------------------------------------------------------- */
@@ -175,7 +216,9 @@ template <class T> __device__ static void gather_rows(const cuda_call &c, const 
     place_of_head at = split_index(index / chunks, g.heads, g.rows);
     if (at.batch >= c.batch)
         return;
-    const cuda_sequence &s = c.sequence[sequence_index(c, at.batch)];
+    cuda_sequence s = {c.len_q, c.len_k, 0, 0, 0};
+    if (c.packed || g.order)
+        s = c.sequence[sequence_index(c, at.batch)];
     int64_t first = g.keys ? s.first_k : s.first_q, order_first = c.one_order ? 0 : first;
     if (at.n >= (g.keys ? s.len_k : s.len_q))
         return;
@@ -186,12 +229,12 @@ template <class T> __device__ static void gather_rows(const cuda_call &c, const 
     *(uint4 *)(to + chunk * per) = load_chunk(from, chunk, g.dim, (uintptr_t)from % 16 == 0);
 }
 
-/* A thread for each (batch, head, row, chunk). */
+/* A thread for each (batch, head, row, chunk); blockIdx.y: a tensor. */
 extern "C" __global__ void rfa_gather(const __grid_constant__ cuda_call c,
-                                      const __grid_constant__ cuda_gather g)
+                                      const __grid_constant__ cuda_gathered all)
 {
-    if (g.size == 4)
-        gather_rows<uint32_t>(c, g);
+    if (c.dtype == CUDA_F32)
+        gather_rows<uint32_t>(c, all.of[blockIdx.y]);
     else
-        gather_rows<uint16_t>(c, g);
+        gather_rows<uint16_t>(c, all.of[blockIdx.y]);
 }

@@ -29,58 +29,9 @@ static void launch(queue *q, enum cuda_kernel kernel, const char *name, int64_t 
 
 enum { WIDTH = 256, WARP = 32 };
 
-/* ---- What comes before the lists ------------------------------------------------------------ */
+/* ---- What comes before the attention -------------------------------------------------------- */
 
-/* Grids travel as parameters, some at a time. */
-static void measure_sequences(queue *q, const rfa_problem *p, cuda_call *c)
-{
-    cuda_grids grids;
-    int64_t step = p->grid_count > 1 ? CUDA_GRIDS_AT_ONCE : c->sequences;
-    for (int64_t first = 0; first < c->sequences; first += step) {
-        memset(&grids, 0, sizeof(grids));
-        grids.first = first;
-        grids.count = cuda_min(step, c->sequences - first);
-        int64_t copies = p->grid_count > 1 ? grids.count : (int64_t)p->grid_count;
-        for (int64_t i = 0; i < copies; i++) {
-            grids.q[i] = rfa_problem_cubes(p->grids_q, p->grid_count, first + i);
-            grids.k[i] = rfa_problem_cubes(p->grids_k, p->grid_count, first + i);
-        }
-        LAUNCH(q, rfa_measure_sequences, grids.count, 64, c, &grids);
-        if (p->grid_count == 0 || (p->grid_count == 1 && first > 0))
-            continue;
-        int64_t longest = p->len_q > p->len_k ? p->len_q : p->len_k;
-        void *parameters[] = {c, &grids};
-        launch(q, CUDA_KERNEL_rfa_order_tokens, "rfa_order_tokens", longest, WIDTH,
-               (unsigned)copies, parameters);
-    }
-}
-
-static void gather(queue *q, const rfa_problem *p, cuda_call *c, const cuda_rows *from,
-                   const cuda_rows *to, bool keys, int32_t dim)
-{
-    cuda_gather g = {.from = *from, .to = *to, .order = keys ? c->order_k : c->order_q};
-    g.heads = keys ? p->heads_kv : p->heads_q;
-    g.rows = keys ? p->len_k : p->len_q;
-    g.dim = dim;
-    g.size = cuda_size_of(p->dtype);
-    g.pitch = (int32_t)to->stride[2];
-    g.keys = keys;
-    int64_t chunks = g.pitch / (16 / g.size);
-    LAUNCH(q, rfa_gather, p->batch * g.heads * g.rows * chunks, WIDTH, c, &g);
-}
-
-static void gather_all(queue *q, const rfa_problem *p, cuda_layout *l)
-{
-    cuda_call *c = &l->call;
-    if (l->gather.q)
-        gather(q, p, c, &c->q, &c->seen_q, false, p->dim);
-    if (l->gather.k)
-        gather(q, p, c, &c->k, &c->seen_k, true, p->dim);
-    if (l->gather.v)
-        gather(q, p, c, &c->v, &c->seen_v, true, p->dim_v);
-}
-
-static void flag_blocks(queue *q, const rfa_problem *p, cuda_call *c)
+static cuda_ranges ranges_of(const rfa_problem *p)
 {
     cuda_ranges ranges = {.keep_count = p->keep_key_count, .dense_count = p->dense_query_count};
     for (int i = 0; i < p->keep_key_count; i++) {
@@ -91,34 +42,84 @@ static void flag_blocks(queue *q, const rfa_problem *p, cuda_call *c)
         ranges.dense[i][0] = p->dense_queries[i].begin;
         ranges.dense[i][1] = p->dense_queries[i].end;
     }
-    LAUNCH(q, rfa_flag_blocks, c->sequences * (c->blocks_k + c->blocks_q) * WARP, WIDTH, c,
-           &ranges);
+    return ranges;
 }
 
-/* ---- Lists --------------------------------------------------------------------------------------
- */
+/* As count_lists of lists.cuh. */
+static int64_t lists_of_call(const cuda_call *c)
+{
+    bool own = c->order == CUDA_PREDICTED || c->order == CUDA_LIST;
+    return (own ? c->batch * c->heads_q : c->sequences) * c->groups;
+}
+
+/* Without a grid; all but the predicted order's lists. */
+static void prepare(queue *q, cuda_call *c, cuda_ranges *ranges)
+{
+    int64_t tables = c->sequences * (1 + cuda_ceil_div(c->blocks_k + c->blocks_q, WARP));
+    int64_t lists = c->order == CUDA_PREDICTED ? 0 : lists_of_call(c);
+    LAUNCH(q, rfa_prepare, (tables + lists) * WARP, 128, c, ranges);
+}
+
+/* Grids travel as parameters, some at a time. */
+static void prepare_cubes(queue *q, const rfa_problem *p, cuda_call *c, cuda_ranges *ranges)
+{
+    cuda_grids grids;
+    int64_t step = p->grid_count > 1 ? CUDA_GRIDS_AT_ONCE : c->sequences;
+    for (int64_t first = 0; first < c->sequences; first += step) {
+        memset(&grids, 0, sizeof(grids));
+        grids.first = first;
+        grids.count = cuda_min(step, c->sequences - first);
+        int64_t copies = p->grid_count > 1 ? grids.count : 1;
+        for (int64_t i = 0; i < copies; i++) {
+            grids.q[i] = rfa_problem_cubes(p->grids_q, p->grid_count, first + i);
+            grids.k[i] = rfa_problem_cubes(p->grids_k, p->grid_count, first + i);
+        }
+        LAUNCH(q, rfa_prepare_cubes, grids.count * (1 + c->blocks_k + c->blocks_q) * WARP, 128, c,
+               ranges, &grids);
+    }
+}
+
+/* The tensors to gather, all in one launch. */
+typedef struct gathering {
+    cuda_gathered all;
+    unsigned count;
+    int64_t threads; /* that the largest takes */
+} gathering;
+
+static void add_gather(gathering *g, const rfa_problem *p, const cuda_call *c,
+                       const cuda_rows *from, const cuda_rows *to, bool keys, int32_t dim)
+{
+    cuda_gather *one = &g->all.of[g->count++];
+    *one = (cuda_gather){.from = *from, .to = *to, .order = keys ? c->order_k : c->order_q};
+    one->heads = keys ? p->heads_kv : p->heads_q;
+    one->rows = keys ? p->len_k : p->len_q;
+    one->dim = dim;
+    one->pitch = (int32_t)to->stride[2];
+    one->keys = keys;
+    int64_t chunks = one->pitch / (16 / cuda_size_of(p->dtype));
+    int64_t threads = p->batch * one->heads * one->rows * chunks;
+    g->threads = threads > g->threads ? threads : g->threads;
+}
+
+static void gather(queue *q, const rfa_problem *p, cuda_layout *l)
+{
+    cuda_call *c = &l->call;
+    gathering g = {.count = 0};
+    if (l->gather.q)
+        add_gather(&g, p, c, &c->q, &c->seen_q, false, p->dim);
+    if (l->gather.k)
+        add_gather(&g, p, c, &c->k, &c->seen_k, true, p->dim);
+    if (l->gather.v)
+        add_gather(&g, p, c, &c->v, &c->seen_v, true, p->dim_v);
+    void *parameters[] = {c, &g.all};
+    launch(q, CUDA_KERNEL_rfa_gather, "rfa_gather", g.threads, WIDTH, g.count, parameters);
+}
 
 static void predict_lists(queue *q, cuda_call *c)
 {
     int64_t pools = c->batch * (c->heads_kv * c->pool_count_k + c->heads_q * c->pool_count_q);
     LAUNCH(q, rfa_pool_tokens, pools * WARP, WIDTH, c);
     LAUNCH(q, rfa_predict_lists, c->sort_workers * WIDTH, WIDTH, c);
-}
-
-static void list_visits(queue *q, const rfa_problem *p, cuda_call *c)
-{
-    int64_t heads = c->batch * c->heads_q;
-    if (p->order == RFA_ORDER_RASTER || p->order == RFA_ORDER_DIAGONAL) {
-        LAUNCH(q, rfa_list_by_place, c->sequences * c->groups, 32, c);
-    } else {
-        LAUNCH(q, rfa_rank_kept, c->sequences * WARP, WIDTH, c);
-        if (p->order == RFA_ORDER_PREDICTED)
-            predict_lists(q, c);
-        LAUNCH(q, rfa_arrange_lists, heads * c->groups * WARP, 128, c);
-    }
-    LAUNCH(q, rfa_count_visits, heads * c->blocks_q * WARP, WIDTH, c);
-    if (c->visit_order.data)
-        LAUNCH(q, rfa_write_visit_order, heads * c->groups * c->blocks_k, WIDTH, c);
 }
 
 /* ---- Calls --------------------------------------------------------------------------------------
@@ -128,11 +129,17 @@ static void attend(queue *q, const rfa_problem *p, cuda_layout *l, int variant)
 {
     cuda_call *c = &l->call;
     const cuda_variant *v = &cuda_variants[variant];
-    measure_sequences(q, p, c);
-    gather_all(q, p, l);
-    flag_blocks(q, p, c);
-    LAUNCH(q, rfa_set_limits, c->batch * c->heads_q, WIDTH, c);
-    list_visits(q, p, c);
+    cuda_ranges ranges = ranges_of(p);
+    bool cubes = p->grid_count > 0, predicted = p->order == RFA_ORDER_PREDICTED;
+    if (cubes)
+        prepare_cubes(q, p, c, &ranges);
+    else if (l->prepared)
+        prepare(q, c, &ranges);
+    gather(q, p, l);
+    if (predicted)
+        predict_lists(q, c);
+    if (cubes || predicted)
+        LAUNCH(q, rfa_make_lists, lists_of_call(c) * WARP, 128, c);
     if (q->status == RFA_OK)
         q->status = v->launch(v, q->state, q->state->variant[variant], p, c, q->err);
     if (c->counts)
@@ -166,8 +173,12 @@ rfa_status cuda_build_list(const cuda_state *state, const rfa_problem *p, void *
         q.status = cuda_enter(state, err);
     if (q.status != RFA_OK)
         return q.status;
-    measure_sequences(&q, p, &layout.call);
-    gather_all(&q, p, &layout);
+    cuda_ranges none = {.keep_count = 0};
+    if (p->grid_count > 0)
+        prepare_cubes(&q, p, &layout.call, &none);
+    else
+        prepare(&q, &layout.call, &none);
+    gather(&q, p, &layout);
     predict_lists(&q, &layout.call);
     cuda_leave(state);
     return q.status;

@@ -18,19 +18,24 @@
     }
 
 const problem_kind problem_kinds[] = {
-    {"dense", BF16, 1, 2, 2, 300, 700, 128, .rule = RFA_RULE_DENSE},
-    {"recall", BF16, 2, 4, 2, 300, 700, 128, .rule = RFA_RULE_RECALL, .tensors = true},
+    {"dense", BF16, 1, 2, 2, 300, 700, 128, .rule = RFA_RULE_DENSE, .launches = 2},
+    {"recall", BF16, 2, 4, 2, 300, 700, 128, .rule = RFA_RULE_RECALL, .tensors = true,
+     .launches = 3},
     {"estimated", F16, 1, 2, 2, 520, 700, 64, .rule = RFA_RULE_RECALL, .mass = RFA_MASS_ESTIMATED,
-     .tensors = true},
-    {"energy", BF16, 1, 2, 2, 300, 700, 64, .rule = RFA_RULE_ENERGY, .order = RFA_ORDER_RASTER},
-    {"cubes", BF16, 1, 2, 2, 723, 723, 128, .rule = RFA_RULE_RECALL, .cubes = true,
-     .tensors = true},
+     .tensors = true, .launches = 3},
+    {"energy", BF16, 1, 2, 2, 300, 700, 64, .rule = RFA_RULE_ENERGY, .order = RFA_ORDER_RASTER,
+     .launches = 1},
+    {"cubes", BF16, 1, 2, 2, 723, 723, 128, .rule = RFA_RULE_RECALL, .cubes = true, .tensors = true,
+     .launches = 5},
     {"predicted", F16, 1, 2, 1, 300, 900, 128, .rule = RFA_RULE_RECALL,
-     .order = RFA_ORDER_PREDICTED, .tensors = true},
+     .order = RFA_ORDER_PREDICTED, .tensors = true, .launches = 6},
     {"causal", BF16, 1, 2, 2, 400, 400, 128, .mask = RFA_MASK_CAUSAL, .rule = RFA_RULE_RECALL,
-     .tensors = true},
-    {"wide", F16, 1, 2, 2, 100, 300, 200, .rule = RFA_RULE_RECALL, .tensors = true},
-    {"single", F32, 1, 2, 2, 150, 300, 72, .rule = RFA_RULE_RECALL, .tensors = true},
+     .tensors = true, .launches = 3},
+    {"wide", F16, 1, 2, 2, 100, 300, 200, .rule = RFA_RULE_RECALL, .tensors = true, .launches = 3},
+    {"single", F32, 1, 2, 2, 150, 300, 72, .rule = RFA_RULE_RECALL, .tensors = true, .launches = 3},
+    {"raster", BF16, 1, 2, 2, 300, 700, 128, .rule = RFA_RULE_DENSE, .order = RFA_ORDER_RASTER,
+     .launches = 1},
+    {"bare recall", BF16, 1, 2, 2, 300, 700, 128, .rule = RFA_RULE_RECALL, .launches = 2},
 };
 
 const int problem_kind_count = sizeof(problem_kinds) / sizeof(problem_kinds[0]);
@@ -67,7 +72,8 @@ static void add_outputs(problem *p, const problem_kind *kind)
 static bool take_workspace(problem *p)
 {
     if (rfa_workspace_size(p->ctx, &p->args, &p->workspace_size) != RFA_OK ||
-        rfa_device_alloc(p->ctx, p->workspace_size, &p->args.workspace) != RFA_OK) {
+        (p->workspace_size > 0 &&
+         rfa_device_alloc(p->ctx, p->workspace_size, &p->args.workspace) != RFA_OK)) {
         fprintf(stderr, "%s\n", rfa_last_error(p->ctx));
         return false;
     }

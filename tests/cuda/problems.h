@@ -18,6 +18,7 @@ typedef struct problem_kind {
     rfa_order order;
     bool cubes;   /* of a grid of 8 x 9 x 10 after 3 other tokens */
     bool tensors; /* knob and every output as tensors */
+    int launches; /* kernels of a call on Hopper */
 } problem_kind;
 
 extern const problem_kind problem_kinds[];

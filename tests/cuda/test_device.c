@@ -2,7 +2,6 @@
  * are captured once and run with other inputs and knobs, several threads and
  * devices, the caller's context left as it was, and an answer after a fault. Each
  * case is a process of its own; without a card all are skipped. */
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,105 +9,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cuda.h>
-
-#include <rfa/rfa.h>
-
+#include "device_driver.h"
 #include "problems.h"
 
-enum { PASSED = 0, FAILED = 1, SKIPPED = 77, SECONDS = 120 };
-
-/* ---- The driver, for what the library has no call for ---------------------------------------- */
-
-#define CALLS(X)                                                                                   \
-    X(CtxGetCurrent)                                                                               \
-    X(CtxSetCurrent)                                                                               \
-    X(DeviceGet)                                                                                   \
-    X(DeviceGetCount)                                                                              \
-    X(DevicePrimaryCtxRetain)                                                                      \
-    X(GraphDestroy)                                                                                \
-    X(GraphExecDestroy)                                                                            \
-    X(GraphInstantiateWithFlags)                                                                   \
-    X(GraphLaunch)                                                                                 \
-    X(Init)                                                                                        \
-    X(LaunchKernel)                                                                                \
-    X(MemAlloc)                                                                                    \
-    X(ModuleGetFunction)                                                                           \
-    X(ModuleLoadData)                                                                              \
-    X(StreamBeginCapture)                                                                          \
-    X(StreamCreate)                                                                                \
-    X(StreamEndCapture)                                                                            \
-    X(StreamSynchronize)                                                                           \
-    X(StreamWaitValue32)                                                                           \
-    X(StreamWriteValue32)
-
-static struct {
-#define X(name) __typeof__(cu##name) *(name);
-    CALLS(X)
-#undef X
-} cu;
-
-typedef CUresult (*get_address_fn)(const char *name, void **address, int version, cuuint64_t flags,
-                                   CUdriverProcAddressQueryResult *result);
-
-static bool load_driver(void)
-{
-    static const char *const names[] = {
-#define X(name) "cu" #name,
-        CALLS(X)
-#undef X
-    };
-    void **const places[] = {
-#define X(name) (void **)&cu.name,
-        CALLS(X)
-#undef X
-    };
-    void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    void *address = library ? dlsym(library, "cuGetProcAddress_v2") : NULL;
-    get_address_fn get;
-    CUdriverProcAddressQueryResult found;
-    memcpy(&get, &address, sizeof(get));
-    for (size_t i = 0; get && i < sizeof(names) / sizeof(names[0]); i++)
-        if (get(names[i], places[i], CUDA_VERSION, 0, &found) != CUDA_SUCCESS)
-            return false;
-    return get && cu.Init(0) == CUDA_SUCCESS;
-}
-
-static int expect(bool holds, const char *what)
-{
-    if (!holds)
-        fprintf(stderr, "  not so: %s; last error: %s\n", what, rfa_last_error(NULL));
-    return holds ? PASSED : FAILED;
-}
-
-/* The device's primary context, which the library uses too, becomes current here. */
-static CUcontext enter(int device)
-{
-    CUdevice handle;
-    CUcontext context = NULL;
-    cu.DeviceGet(&handle, device);
-    cu.DevicePrimaryCtxRetain(&context, handle);
-    cu.CtxSetCurrent(context);
-    return context;
-}
-
-static rfa_context *open_context(int device)
-{
-    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
-    rfa_context *ctx = NULL;
-    options.backend = "cuda";
-    options.device = device;
-    if (rfa_context_create(&ctx, &options) != RFA_OK)
-        fprintf(stderr, "  %s\n", rfa_last_error(NULL));
-    return ctx;
-}
-
-static CUstream make_stream(void)
-{
-    CUstream stream = NULL;
-    cu.StreamCreate(&stream, CU_STREAM_NON_BLOCKING);
-    return stream;
-}
+enum { SECONDS = 120 };
+enum { KINDS = 4 }; /* of problems that threads and devices take */
 
 /* What the problem gives now, by a call of its own; the caller frees it. */
 static void *result_of(problem *p, CUstream stream)
@@ -282,35 +187,67 @@ static int check_jobs(job *jobs, int kinds)
     return result;
 }
 
+/* Every job by a thread of its own, all at once. */
+static int check_threads(job *jobs, int kinds)
+{
+    pthread_t thread[2 * KINDS];
+    for (int i = 0; i < 2 * kinds; i++)
+        pthread_create(&thread[i], NULL, work, &jobs[i]);
+    for (int i = 0; i < 2 * kinds; i++)
+        pthread_join(thread[i], NULL);
+    return check_jobs(jobs, kinds);
+}
+
 static int threads(void)
 {
-    enum { KINDS = 4 };
-    pthread_t thread[2 * KINDS];
     job jobs[2 * KINDS];
-    for (int i = 0; i < 2 * KINDS; i++) {
-        jobs[i] = (job){.device = 0, .kind = i % KINDS};
-        pthread_create(&thread[i], NULL, work, &jobs[i]);
-    }
     for (int i = 0; i < 2 * KINDS; i++)
-        pthread_join(thread[i], NULL);
-    return check_jobs(jobs, KINDS);
+        jobs[i] = (job){.device = 0, .kind = i % KINDS};
+    return check_threads(jobs, KINDS);
+}
+
+/* One thread calls now here, now there, on one kind of problem. */
+static int alternate(int kind)
+{
+    problem p[2];
+    CUstream stream[2];
+    bool good = true;
+    for (int d = 0; d < 2; d++) {
+        enter(d);
+        rfa_context *ctx = open_context(d);
+        stream[d] = make_stream();
+        if (!ctx || !problem_create(&p[d], ctx, &problem_kinds[kind]))
+            return expect(false, problem_kinds[kind].name);
+        p[d].args.stream = stream[d];
+    }
+    for (int round = 0; round < 40; round++)
+        good &= rfa_attention(p[round % 2].ctx, &p[round % 2].args) == RFA_OK;
+    void *out[2] = {result_of(&p[0], stream[0]), result_of(&p[1], stream[1])};
+    good &= out[0] && out[1] && memcmp(out[0], out[1], problem_out_size(&p[0])) == 0;
+    for (int d = 0; d < 2; d++) {
+        rfa_context *ctx = p[d].ctx;
+        free(out[d]);
+        problem_destroy(&p[d]);
+        rfa_context_destroy(ctx);
+    }
+    return expect(good, problem_kinds[kind].name);
 }
 
 static int two_devices(void)
 {
-    enum { KINDS = 4 };
     job jobs[2 * KINDS];
-    int count = 0;
+    int count = 0, result = PASSED;
     cu.DeviceGetCount(&count);
     if (count < 2) {
         printf("SKIP: this machine has one device\n");
         return SKIPPED;
     }
-    for (int i = 0; i < 2 * KINDS; i++) {
+    for (int i = 0; i < 2 * KINDS; i++)
         jobs[i] = (job){.device = i / KINDS, .kind = i % KINDS};
-        work(&jobs[i]);
-    }
-    return check_jobs(jobs, KINDS);
+    result |= check_threads(jobs, KINDS);
+    for (int kind = 0; kind < KINDS; kind++)
+        result |= alternate(kind);
+    return result;
 }
 
 static bool is_current(CUcontext expected)
@@ -405,8 +342,20 @@ static const struct {
     const char *name;
     int (*run)(void);
 } cases[] = {
-    CASE(graphs),      CASE(capture_first),         CASE(calls_do_not_wait), CASE(threads),
-    CASE(two_devices), CASE(current_context_stays), CASE(memory_runs_out),   CASE(earlier_fault),
+    CASE(graphs),
+    CASE(capture_first),
+    CASE(calls_do_not_wait),
+    CASE(threads),
+    CASE(two_devices),
+    CASE(current_context_stays),
+    CASE(two_streams),
+    CASE(stream_that_goes),
+    CASE(workspace_grows),
+    CASE(capture_without_room),
+    CASE(capture_of_own_workspace),
+    CASE(timer),
+    CASE(memory_runs_out),
+    CASE(earlier_fault),
 };
 
 static int run_case(int i)
@@ -439,5 +388,5 @@ int main(void)
                                    : "FAILED");
     }
     printf("%d passed, %d failed, %d skipped\n", count[0], count[1], count[2]);
-    return count[1] > 0;
+    return count[1] > 0 ? FAILED : count[0] > 0 ? PASSED : SKIPPED;
 }
