@@ -5,8 +5,8 @@
 
 static size_t shared_bytes(const cuda_variant *v, int tiles)
 {
-    int groups = AMPERE_GROUPS(v->width), rows = groups * AMPERE_BLOCK_Q + tiles * AMPERE_BLOCK_K;
-    return (size_t)rows * (size_t)v->width * 2 + AMPERE_EXCHANGE_BYTES((size_t)groups);
+    int rows = AMPERE_ROWS + tiles * AMPERE_BLOCK_K;
+    return (size_t)rows * (size_t)v->width * 2 + AMPERE_EXCHANGE_BYTES;
 }
 
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
@@ -15,25 +15,17 @@ bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa
            shared_bytes(v, AMPERE_FEWEST_TILES) <= (size_t)state->shared_memory;
 }
 
-/* As many tiles as let the blocks share a multiprocessor, a KiB of which each block costs. */
-static int ring_of(const cuda_variant *v, const cuda_state *state)
-{
-    size_t room = ((size_t)state->shared_memory + 1024) / AMPERE_TOGETHER(v->width) - 1024;
-    int tiles = AMPERE_MOST_TILES;
-    while (tiles > AMPERE_FEWEST_TILES && shared_bytes(v, tiles) > room)
-        tiles--;
-    return tiles;
-}
-
 rfa_status cuda_ampere_launch(const cuda_variant *v, const cuda_state *state, CUfunction kernel,
                               const rfa_problem *p, const cuda_call *call, rfa_error *err)
 {
     cuda_call own = *call;
-    int tiles = ring_of(v, state), groups = AMPERE_GROUPS(v->width);
+    int tiles = AMPERE_MOST_TILES;
+    while (tiles > AMPERE_FEWEST_TILES && shared_bytes(v, tiles) > (size_t)state->shared_memory)
+        tiles--;
     void *parameters[] = {&own, &tiles};
-    CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)cuda_ceil_div(p->len_q, groups * AMPERE_BLOCK_Q), (unsigned)p->heads_q,
-        (unsigned)p->batch, (unsigned)groups * 128, 1, 1, (unsigned)shared_bytes(v, tiles),
-        p->stream, parameters, NULL);
+    CUresult result =
+        state->driver->LaunchKernel(kernel, (unsigned)cuda_ceil_div(p->len_q, AMPERE_ROWS),
+                                    (unsigned)p->heads_q, (unsigned)p->batch, AMPERE_THREADS, 1, 1,
+                                    (unsigned)shared_bytes(v, tiles), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);
 }

@@ -1,23 +1,51 @@
+/* Attention by mma.sync and cp.async, for the common case: f16 or bf16, head dims
+ * to 128, decision blocks of 64 x 128, no causal mask. attention.cuh serves the rest.
+ *
+ * Who: a block of threads computes 128 query rows, two decision blocks of four
+ * warps each, which share the tiles of keys and values and decide apart. Of a
+ * decision block's four warps, two halve its rows (32 each, so that every fragment
+ * of keys or values feeds two matrix instructions) and two halve the keys (64 each).
+ * The warps of either half of the keys keep running maxima, sums and output of their own,
+ * as if the keys had been split between two machines; the halves join at the very end.
+ * So without decisions no warp ever waits for another's numbers.
+ *
+ * Where: q and a ring of two to four tiles of 128 keys or of their values in shared
+ * memory, swizzled (ampere_pieces.cuh). Scores (32 x 64 a warp), weights and output
+ * (32 x DIM) are registers.
+ *
+ * Order: keys and values of the visits take slots of the ring in turn. Every warp loads its
+ * share of a tile and waits on two barriers a slot: all shares have landed, all warps are
+ * done with what was there. Whoever is ahead can get up to a tile further, so that the softmax
+ * of one warp runs under the products of another. A walk that decides loads values ahead only
+ * if somebody kept the visit before the last, which in the default order is the neighbour;
+ * whoever keeps a visit whose values are not there fetches them, once for all.
+ *
+ * Decisions (ampere_decide.cuh): the four warps tell each other maxima, and sums, once a
+ * visit, and each draws the same conclusion. Accounts are brought up to date under the
+ * products of the next visit.
+ *
+ * One formula for the kept path in every walk, and sums of its own apart from those that
+ * decisions read, is what makes never skipping equal dense bit for bit.
+ *
+ * Tried, with the figures of docs/performance.md: the two decision blocks in opposite phases,
+ * a barrier of all threads between, the halves of the keys sharing their maxima; exponentials
+ * between the products of the values; loads a tile later; a ring of three tiles; one decision
+ * block a block of threads, three of them a multiprocessor (head dim 64: faster, but the walks that
+ * decide spill).
+ */
 #ifndef RFA_CUDA_AMPERE_CUH
 #define RFA_CUDA_AMPERE_CUH
-
-#ifndef AMP_LAG
-#define AMP_LAG 1
-#endif
-#ifndef AMP_INTERLEAVE
-#define AMP_INTERLEAVE 1
-#endif
 
 #include "ampere_decide.cuh"
 
 namespace ampere
 {
 
+constexpr int GROUPS = AMPERE_GROUPS, ROWS = AMPERE_ROWS, THREADS = AMPERE_THREADS;
 constexpr int WARP_ROWS = 32, WARP_KEYS = 64;
 
 /* Shared by all warps. */
-template <int GROUPS> struct exchange {
-    static constexpr int THREADS = GROUPS * 128;
+struct exchange {
     uint64_t full[AMPERE_MOST_TILES], free[AMPERE_MOST_TILES]; /* by slot of the ring */
     uint64_t told[GROUPS]; /* a decision block's warps have told what they saw */
     uint64_t late[2];      /* by parity of the visit: values fetched late */
@@ -29,7 +57,7 @@ template <int GROUPS> struct exchange {
     float4 sum[THREADS];      /* of a thread's own four rows, over its own columns */
     float limit[GROUPS];      /* NaN: keeps everything */
     int rows[GROUPS];         /* that exist */
-    int visits;
+    int visits, slots;        /* slots: of the ring */
     cuda_sequence sequence;
     row_source source[2]; /* keys, values: from the first row of the sequence on */
     const int32_t *list;  /* the visit group's */
@@ -37,25 +65,19 @@ template <int GROUPS> struct exchange {
     const uint8_t *flags; /* of key blocks */
 };
 
-/* GROUPS: decision blocks of a block of threads. */
-template <int DIM, int GROUPS> struct layout : tile_layout<DIM> {
-    static constexpr int x = 0, q = AMPERE_EXCHANGE_BYTES(GROUPS),
-                         ring = q + GROUPS * BLOCK_Q * DIM * 2;
-    static_assert(sizeof(exchange<GROUPS>) <= q, "the host counts shared memory");
+static_assert(sizeof(exchange) <= AMPERE_EXCHANGE_BYTES, "the host counts shared memory");
+
+template <int DIM> struct layout : tile_layout<DIM> {
+    static constexpr int x = 0, q = AMPERE_EXCHANGE_BYTES, ring = q + ROWS * DIM * 2;
 };
 
-template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
-    using at = layout<DIM, GROUPS>;
-    using shared_state = exchange<GROUPS>;
-    static constexpr int ROWS = GROUPS * BLOCK_Q, THREADS = GROUPS * 128;
+template <class T, int DIM, walk_mode MODE> struct walk {
+    using at = layout<DIM>;
     static constexpr bool decides = MODE != WALK_DENSE;
-    /* Where scores and output take most registers, a decision looks at one row at a time. */
-    static constexpr int ROWS_AT_ONCE = DIM == 128 && MODE == WALK_VOTE ? 1 : 2;
 
     const cuda_call &c;
     uint32_t shared; /* its address */
-    shared_state &x;
-    int slots;
+    exchange &x;
     place_in_ring place;
     uint32_t kept; /* bits: the last visit, the one before it, ... */
 
@@ -132,16 +154,12 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
     /* ---- Start ---- */
 
     __device__ __forceinline__ walk(const cuda_call &call, char *raw, int ring_slots)
-        : c(call), shared(shared_address(raw)), x(*(shared_state *)(raw + at::x)),
-#ifdef AMP_SLOTS
-          slots(AMP_SLOTS)
-#else
-          slots(ring_slots)
-#endif
+        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
     {
         place = {0, 0};
         kept = 0;
         if (threadIdx.x == 0) {
+            x.slots = ring_slots;
             describe();
             start_barriers();
         }
@@ -224,11 +242,11 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     __device__ __forceinline__ void load_queries()
     {
-        const T *from = row_at<const T>(c.seen_q, batch(), head(), x.sequence.first_q + first_row());
-        load_tile<DIM, ROWS, THREADS>(shared + at::q, (const char *)from,
-                                      c.seen_q.stride[2] * (int)sizeof(T),
-                                      (int)smaller(ROWS, x.sequence.len_q - first_row()),
-                                      (c.dim + 7) / 8, thread_now());
+        const T *from =
+            row_at<const T>(c.seen_q, batch(), head(), x.sequence.first_q + first_row());
+        load_tile<DIM, ROWS, THREADS>(
+            shared + at::q, (const char *)from, c.seen_q.stride[2] * (int)sizeof(T),
+            (int)smaller(ROWS, x.sequence.len_q - first_row()), (c.dim + 7) / 8, thread_now());
     }
 
     __device__ __forceinline__ int block_of(int n) const
@@ -248,12 +266,12 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     __device__ __forceinline__ uint32_t full_at(int slot) const
     {
-        return shared + at::x + (int)offsetof(shared_state, full) + slot * 8;
+        return shared + at::x + (int)offsetof(exchange, full) + slot * 8;
     }
 
     __device__ __forceinline__ uint32_t free_at(int slot) const
     {
-        return shared + at::x + (int)offsetof(shared_state, free) + slot * 8;
+        return shared + at::x + (int)offsetof(exchange, free) + slot * 8;
     }
 
     /* Whether somebody is expected to keep visit n: all warps say the same, since they know
@@ -293,15 +311,14 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
     /* This warp is done with tile i. */
     __device__ __forceinline__ void leave_tile(int i)
     {
+        int slots = x.slots;
         place_in_ring next = before(place, slots);
-        if (AMP_LAG == 2)
-            next = before(next, slots);
         __syncwarp();
         if (lane() == 0)
             arrive(free_at(place.slot));
         place = after(place, slots);
         wait_for(free_at(next.slot), next.parity);
-        load(i + slots - AMP_LAG, next.slot);
+        load(i + slots - 1, next.slot);
     }
 
     /* ---- Scores ---- */
@@ -450,7 +467,7 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     __device__ __forceinline__ uint32_t told_at() const
     {
-        return shared + at::x + (int)offsetof(shared_state, told) + group() * 8;
+        return shared + at::x + (int)offsetof(exchange, told) + group() * 8;
     }
 
     __device__ __forceinline__ account known(int r) const
@@ -509,11 +526,11 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
     __device__ __forceinline__ bool decide(int n, int block)
     {
         float rest = x.rest ? __ldg(x.rest + (uint32_t)n) : RFA_NO_PREDICTION;
-        bool always = n == 0 || isnan(x.limit[group()]) ||
-                      (__ldg(x.flags + block) & RFA_BLOCK_ALWAYS_KEEP);
+        bool always =
+            n == 0 || isnan(x.limit[group()]) || (__ldg(x.flags + block) & RFA_BLOCK_ALWAYS_KEEP);
         opinion own = {0, 0, false};
         wait_for(told_at(), n % 2);
-#pragma unroll ROWS_AT_ONCE
+#pragma unroll
         for (int r = 0; r < 2; r++)
             decider_now().ask(look(r, n, block, kept & 1), own);
         bool keep = rows() > 0 && (always || !decider_now().skips(own, n, x.visits, rest));
@@ -537,7 +554,7 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     __device__ __forceinline__ uint32_t late_at(int n) const
     {
-        return shared + at::x + (int)offsetof(shared_state, late) + n % 2 * 8;
+        return shared + at::x + (int)offsetof(exchange, late) + n % 2 * 8;
     }
 
     __device__ __forceinline__ volatile int *claim_of(int n) const
@@ -575,12 +592,16 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     /* ---- A visit ---- */
 
-    __device__ __forceinline__ void weigh_all(const float (&top)[4], float (&part)[4])
+    __device__ __forceinline__ void find_next(const float (&top)[4], float (&next)[4]) const
     {
-        float next[4], offset[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
             next[i] = larger(max[i], top[i]);
+    }
+
+    __device__ __forceinline__ void weigh_all(const float (&next)[4], float (&part)[4])
+    {
+        float offset[4];
         find_offsets(next, offset);
 #pragma unroll
         for (int step = 0; step < 4; step++)
@@ -589,26 +610,15 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 
     __device__ __forceinline__ void keep(int n, const float (&top)[4], float (&part)[4])
     {
-        constexpr bool weighed = MODE == WALK_EXACT;
-        float next[4], offset[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            next[i] = larger(max[i], top[i]);
-        find_offsets(next, offset);
-        if (!weighed && !AMP_INTERLEAVE)
-#pragma unroll
-            for (int step = 0; step < 4; step++)
-                weigh(step, offset, part);
-        if (!weighed && AMP_INTERLEAVE)
-            weigh(0, offset, part);
+        float next[4];
+        find_next(top, next);
+        if (MODE != WALK_EXACT)
+            weigh_all(next, part);
         rescale(next);
         await_values(n);
 #pragma unroll
-        for (int step = 0; step < 4; step++) {
-            if (!weighed && AMP_INTERLEAVE && step < 3)
-                weigh(step + 1, offset, part);
+        for (int step = 0; step < 4; step++)
             multiply_values(step);
-        }
         float4 &sum = x.sum[threadIdx.x];
         sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
     }
@@ -627,7 +637,9 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
         if (decides)
             tell_tops(n, top);
         if (MODE == WALK_EXACT) {
-            weigh_all(top, part);
+            float next[4];
+            find_next(top, next);
+            weigh_all(next, part);
             tell_sums(n, part);
         }
         bool keeps = rows() > 0;
@@ -776,7 +788,7 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
         load_queries();
         if (decides)
             start_accounts();
-        for (int i = 0; i <= slots - 1 - AMP_LAG; i++)
+        for (int i = 0; i < x.slots - 1; i++)
             load(i, i);
         if (x.visits == 0)
             wait_copies<0>();
@@ -795,11 +807,11 @@ template <class T, int DIM, walk_mode MODE, int GROUPS> struct walk {
 } // namespace ampere
 
 #define AMPERE_KERNEL(name, type, dim, mode)                                                       \
-    extern "C" __global__ void __launch_bounds__(AMPERE_GROUPS(dim) * 128, AMPERE_TOGETHER(dim))   \
+    extern "C" __global__ void __launch_bounds__(ampere::THREADS, 1)                               \
         name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
-        ampere::walk<type, dim, ampere::mode, AMPERE_GROUPS(dim)>(c, raw, slots).run(raw);         \
+        ampere::walk<type, dim, ampere::mode>(c, raw, slots).run(raw);                             \
     }
 
 #define AMPERE_KERNELS(name, type, dim)                                                            \

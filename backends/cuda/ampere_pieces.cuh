@@ -120,8 +120,8 @@ __device__ __forceinline__ void load_tile(uint32_t to, const char *from, int64_t
 
 /* 32 rows by one warp. */
 template <int DIM>
-__device__ __forceinline__ void load_quarter(uint32_t to, const char *from, int64_t pitch,
-                                             int rows, int chunks, int lane)
+__device__ __forceinline__ void load_quarter(uint32_t to, const char *from, int64_t pitch, int rows,
+                                             int chunks, int lane)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
