@@ -4,192 +4,89 @@
  * Who: a block of threads computes 128 query rows, two decision blocks of four
  * warps each, which share the tiles of keys and values and decide apart. Of a
  * decision block's four warps, two halve its rows (32 each, so that every fragment
- * of keys or values feeds two matrix instructions) and two halve the keys (64
- * each): the warps of one half of the rows agree on the row maxima, hold partial
- * sums of the output over their own keys, and add them up at the very end.
+ * of keys or values feeds two matrix instructions) and two halve the keys (64 each).
+ * The warps of either half of the keys keep running maxima, sums and output of their own,
+ * as if the keys had been split between two machines; the halves join at the very end.
+ * So without decisions no warp ever waits for another's numbers.
  *
- * Where: q and two tiles each of 128 keys and of their values in shared memory, rows
- * in chunks of 16 bytes, chunk c of row r at c ^ (r & 7), so that neither copies nor
- * ldmatrix meet bank conflicts. Scores (32 x 64 a warp) and output (32 x DIM) are
- * registers; what decisions remember of a row is in shared memory, because there are
- * no registers left for it.
+ * Where: q and a ring of two to four tiles of 128 keys or of their values in shared
+ * memory, swizzled (ampere_pieces.cuh). Scores (32 x 64 a warp), weights and output
+ * (32 x DIM) are registers.
  *
- * Order: the two decision blocks work in opposite phases, one barrier of the whole
- * block apart, so that the softmax of one runs under the products of the other:
+ * Order: keys and values of the visits take slots of the ring in turn. Every warp loads its
+ * share of a tile and waits on two barriers a slot: all shares have landed, all warps are
+ * done with what was there. Whoever is ahead can get up to a tile further, so that the softmax
+ * of one warp runs under the products of another. A walk that decides loads values ahead only
+ * if somebody kept the visit before the last, which in the default order is the neighbour;
+ * whoever keeps a visit whose values are not there fetches them, once for all.
  *
- *   phase 2 n      0: scores of visit n          1: softmax, values of visit n - 1
- *   phase 2 n + 1  0: softmax, values of visit n  1: scores of visit n
+ * Decisions (ampere_decide.cuh): the four warps tell each other maxima, and sums, once a
+ * visit, and each draws the same conclusion. Accounts are brought up to date under the
+ * products of the next visit.
  *
- * Keys n + 1 and values n are fetched by decision block 0 after its scores, because
- * softmax and values take longer than scores do; values only if one of the two kept the
- * visit before, as far as is known; whoever keeps a visit whose values are not there
- * fetches them. Decisions are made by every warp of a decision block for
- * itself, from the same numbers. Where shared memory is too small for two tiles of
- * values, every tile is fetched by the first that needs it.
+ * One formula for the kept path in every walk, and sums of its own apart from those that
+ * decisions read, is what makes never skipping equal dense bit for bit.
  *
- * One formula for the kept path in every walk, and own_sum apart from the sums
- * that decisions read, is what makes never skipping equal dense bit for bit.
- *
- * Tried: both decision blocks in the same phase, one tile each of keys and values:
- * 279 TFLOP/s where FlashAttention-2 had 359 (H200, dense, L 27,280, D 128, bf16). */
+ * Tried, with the figures of docs/performance.md: the two decision blocks in opposite phases,
+ * a barrier of all threads between, the halves of the keys sharing their maxima; exponentials
+ * between the products of the values; loads a tile later; a ring of three tiles; one decision
+ * block a block of threads, three of them a multiprocessor (head dim 64: faster, but the walks that
+ * decide spill).
+ */
 #ifndef RFA_CUDA_AMPERE_CUH
 #define RFA_CUDA_AMPERE_CUH
 
-#include "ampere.h"
-#include "device.cuh"
-#include "tile.cuh"
+#include "ampere_decide.cuh"
 
 namespace ampere
 {
 
-constexpr int ROWS = AMPERE_ROWS, BLOCK_Q = AMPERE_BLOCK_Q, BLOCK_K = AMPERE_BLOCK_K;
-constexpr int THREADS = AMPERE_THREADS;
+constexpr int GROUPS = AMPERE_GROUPS, ROWS = AMPERE_ROWS, THREADS = AMPERE_THREADS;
 constexpr int WARP_ROWS = 32, WARP_KEYS = 64;
 
-/* As cuda_walk. */
-enum walk_mode { WALK_DENSE = 1, WALK_VOTE = 2, WALK_ESTIMATED = 3, WALK_EXACT = 4 };
-
-/* What decisions know of a row: kept and skipped mass relative to max, and kappa. */
-struct account {
-    float max, kept, skipped;
-    float kappa, learned; /* learned: from how many visits */
-    float top; /* last visit's exp(max of the visit - max) if kappa is to learn from it */
-};
-
-/* By decision block, half of the keys, row. */
+/* Shared by all warps. */
 struct exchange {
-    float top[2][2][BLOCK_Q], sum[2][2][BLOCK_Q];
-    account row[2][BLOCK_Q];
-    /* Of a thread's own four rows: running maxima, and the sums over its own columns that
-     * divide its output. */
-    float4 own_max[THREADS], own_sum[THREADS];
-    int visits, rows[2], kept[2]; /* rows: of each decision block that exist */
-    int keeps[2][2];              /* by decision block, parity of the visit */
-    int loaded[2];                /* which visit's values a tile holds, or -1 */
-    int block[4];                 /* of visits at hand, by the last bits of their number */
-    float rest[4];
-    float limit[2]; /* NaN: keeps everything */
+    uint64_t full[AMPERE_MOST_TILES], free[AMPERE_MOST_TILES]; /* by slot of the ring */
+    uint64_t told[GROUPS]; /* a decision block's warps have told what they saw */
+    uint64_t late[2];      /* by parity of the visit: values fetched late */
+    int claim[2][4];       /* by parity, quarter of a tile: 2 (visit + 1) + parity of `late` */
+    int keeps[4][GROUPS];  /* by the last bits of the visit */
+    int kept[GROUPS];
+    tally seen[GROUPS];
+    float4 known[4][THREADS]; /* accounts of a thread's two rows */
+    float4 sum[THREADS];      /* of a thread's own four rows, over its own columns */
+    float limit[GROUPS];      /* NaN: keeps everything */
+    int rows[GROUPS];         /* that exist */
+    int visits, slots;        /* slots: of the ring */
     cuda_sequence sequence;
-    const void *keys, *values; /* the head's, from the first row of the sequence on */
-    const int32_t *list;       /* the visit group's */
-    const float *list_rest;    /* or NULL */
+    row_source source[2]; /* keys, values: from the first row of the sequence on */
+    const int32_t *list;  /* the visit group's */
+    const float *rest;    /* or NULL */
+    const uint8_t *flags; /* of key blocks */
 };
 
 static_assert(sizeof(exchange) <= AMPERE_EXCHANGE_BYTES, "the host counts shared memory");
 
-template <int DIM> struct layout {
-    static constexpr int pitch = DIM * 2, tile = 128 * pitch; /* bytes */
-    static constexpr int q = 0, k = tile, x = 3 * tile, v = x + AMPERE_EXCHANGE_BYTES;
+template <int DIM> struct layout : tile_layout<DIM> {
+    static constexpr int x = 0, q = AMPERE_EXCHANGE_BYTES, ring = q + ROWS * DIM * 2;
 };
-
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-
-__device__ __forceinline__ float quad_max(float x)
-{
-    x = larger(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-
-__device__ __forceinline__ float warp_sum(float x)
-{
-    for (int step = 1; step < WARP; step *= 2)
-        x += __shfl_xor_sync(ALL_LANES, x, step);
-    return x;
-}
-
-/* Among the four warps of a decision block. */
-__device__ __forceinline__ void group_sync(int group)
-{
-    asm volatile("barrier.sync %0, 128;" ::"r"(group + 1) : "memory");
-}
-
-__device__ __forceinline__ void load_matrices_at(uint32_t (&r)[4], uint32_t at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
-}
-
-__device__ __forceinline__ void load_matrices_transposed_at(uint32_t (&r)[4], uint32_t at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
-}
-
-__device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, bool there)
-{
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-                 "r"(there ? 16 : 0)
-                 : "memory");
-}
-
-__device__ __forceinline__ void copy_word(void *to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
-                 : "memory");
-}
-
-/* threadIdx.x and blockIdx, read again: what follows from them is not worth registers
- * all along. */
-#define READ_AGAIN(name, special)                                                                  \
-    __device__ __forceinline__ int name()                                                          \
-    {                                                                                              \
-        int x;                                                                                     \
-        asm volatile("mov.u32 %0, %%" special ";" : "=r"(x));                                      \
-        return x;                                                                                  \
-    }
-
-READ_AGAIN(thread_now, "tid.x")
-READ_AGAIN(block_x_now, "ctaid.x")
-READ_AGAIN(block_y_now, "ctaid.y")
-READ_AGAIN(block_z_now, "ctaid.z")
-
-/* 128 rows from `from` on, of which `rows` exist and `chunks` chunks of each, by
- * `threads` neighbouring threads. */
-template <class T, int DIM, int threads>
-__device__ __forceinline__ void load_tile(uint32_t to, const T *from, int64_t stride, int rows,
-                                          int chunks)
-{
-    constexpr int per_row = DIM / 8, step = threads / per_row;
-    int thread = thread_now() % threads, row = thread / per_row, chunk = thread % per_row;
-    const T *at = from + row * stride + chunk * 8;
-    to += row * layout<DIM>::pitch + ((chunk ^ (row & 7)) << 4);
-#pragma unroll
-    for (int i = 0; i < 128 / step; i++) {
-        bool there = row + i * step < rows && chunk < chunks;
-        copy_chunk(to + i * step * layout<DIM>::pitch, there ? at : from, there);
-        at += step * stride;
-    }
-}
-
-/* ---- The walk -------------------------------------------------------------------------------- */
 
 template <class T, int DIM, walk_mode MODE> struct walk {
     using at = layout<DIM>;
     static constexpr bool decides = MODE != WALK_DENSE;
 
     const cuda_call &c;
-    uint32_t shared; /* address of q */
+    uint32_t shared; /* its address */
     exchange &x;
-    bool deep;    /* two tiles of values */
-    bool pending; /* sums of the last visit are still to be counted */
+    place_in_ring place;
+    uint32_t kept; /* bits: the last visit, the one before it, ... */
 
     /* Rows 16 i / 2 + 8 (i % 2) + lane() / 4 of the warp's 32. */
+    float max[4]; /* over this warp's keys */
     float score[2][8][4], out[2][DIM / 8][4];
+    uint32_t weight[4][2][4]; /* by 16 keys, 16 rows: an operand each */
+
+    /* ---- Who ---- */
 
     __device__ __forceinline__ static int lane()
     {
@@ -217,44 +114,6 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return half_rows() * WARP_ROWS + i / 2 * 16 + i % 2 * 8 + lane() / 4;
     }
 
-    /* ---- Start ---- */
-
-    __device__ __forceinline__ walk(const cuda_call &call, char *raw, bool two_tiles)
-        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x)), deep(two_tiles)
-    {
-        const cuda_sequence s = c.sequence[sequence_index(c, batch())];
-        pending = false;
-        if (threadIdx.x == 0) {
-            int64_t visit_group = first_row() / c.visit_q;
-            x.sequence = s;
-            int64_t head_kv = head() / (c.heads_q / c.heads_kv);
-            int64_t place = batch() * c.list_stride[0] + head() * c.list_stride[1] +
-                            visit_group * c.list_stride[2];
-            x.keys = row_at<const T>(c.seen_k, batch(), head_kv, s.first_k);
-            x.values = row_at<const T>(c.seen_v, batch(), head_kv, s.first_k);
-            x.list = c.list + place;
-            x.list_rest = c.list_rest ? c.list_rest + place : nullptr;
-            x.visits = 0;
-            if (first_row() < s.len_q)
-                x.visits = c.list_count[head_index() * c.groups + visit_group];
-        }
-        if (threadIdx.x % 128 == 0) {
-            x.rows[group()] = (int)smaller(BLOCK_Q, s.len_q - first_row() - group() * BLOCK_Q);
-            x.kept[group()] = 0;
-            x.loaded[group()] = -1;
-            x.keeps[group()][0] = x.keeps[group()][1] = false;
-        }
-        __syncthreads();
-        find_rule();
-        x.own_sum[threadIdx.x] = {0, 0, 0, 0};
-        x.own_max[threadIdx.x] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-#pragma unroll
-        for (int i = 0; i < DIM; i++)
-            out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
-    }
-
-    /* Registers are too few to hold what can be had again. */
-
     __device__ __forceinline__ static int batch()
     {
         return block_z_now();
@@ -271,12 +130,6 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return block_x_now() * ROWS;
     }
 
-    __device__ __forceinline__ int visits() const
-    {
-        return x.visits;
-    }
-
-    /* Of this warp's decision block that exist. */
     __device__ __forceinline__ int rows() const
     {
         return x.rows[group()];
@@ -298,21 +151,77 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return c.scale * 1.44269504088896340736f;
     }
 
-    __device__ __forceinline__ rfa_skip_rule rule() const
+    /* ---- Start ---- */
+
+    __device__ __forceinline__ walk(const cuda_call &call, char *raw, int ring_slots)
+        : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
     {
-        return {c.rule, x.limit[group()], c.share, c.pace, {0, 0}};
+        place = {0, 0};
+        kept = 0;
+        if (threadIdx.x == 0) {
+            x.slots = ring_slots;
+            describe();
+            start_barriers();
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            max[i] = -INFINITY;
+        }
+        x.sum[threadIdx.x] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < DIM; i++)
+            out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
     }
 
-    __device__ __forceinline__ void find_rule()
+    /* By one thread. */
+    __device__ __forceinline__ void describe()
     {
-        if (!decides)
-            return;
-        bool dense =
-            rows() > 0 && c.dense_rows[sequence_index(c, batch()) * c.blocks_q + q_block()];
-        if (threadIdx.x % 128 == 0)
-            x.limit[group()] = dense ? NAN : c.limits[head_index()];
-        if (threadIdx.x % 128 < BLOCK_Q)
-            x.row[group()][threadIdx.x % 128] = {-INFINITY, 0, 0, 0, 0, 0};
+        int64_t n = sequence_index(c, batch());
+        const cuda_sequence s = c.sequence[n];
+        int64_t group_of_visits = first_row() / c.visit_q;
+        int64_t head_kv = head() / (c.heads_q / c.heads_kv);
+        int64_t entry = batch() * c.list_stride[0] + head() * c.list_stride[1] +
+                        group_of_visits * c.list_stride[2];
+        x.sequence = s;
+        x.source[0] = {(const char *)row_at<const T>(c.seen_k, batch(), head_kv, s.first_k),
+                       c.seen_k.stride[2] * (int)sizeof(T), (c.dim + 7) / 8};
+        x.source[1] = {(const char *)row_at<const T>(c.seen_v, batch(), head_kv, s.first_k),
+                       c.seen_v.stride[2] * (int)sizeof(T), (c.dim_v + 7) / 8};
+        x.list = c.list + entry;
+        x.rest = c.list_rest ? c.list_rest + entry : nullptr;
+        x.flags = c.key_flags + n * c.blocks_k;
+        x.visits = 0;
+        if (first_row() < s.len_q)
+            x.visits = c.list_count[head_index() * c.groups + group_of_visits];
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+            int block = first_row() / BLOCK_Q + g;
+            x.rows[g] = (int)smaller(BLOCK_Q, s.len_q - first_row() - g * BLOCK_Q);
+            x.kept[g] = 0;
+            if (decides)
+                x.limit[g] = x.rows[g] > 0 && c.dense_rows[n * c.blocks_q + block]
+                                 ? NAN
+                                 : c.limits[head_index()];
+        }
+    }
+
+    __device__ __forceinline__ void start_barriers()
+    {
+#pragma unroll
+        for (int i = 0; i < AMPERE_MOST_TILES; i++) {
+            start_barrier(&x.full[i], THREADS);
+            start_barrier(&x.free[i], THREADS / WARP);
+        }
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+            start_barrier(&x.told[g], 4);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            start_barrier(&x.late[i], 4 * WARP);
+            for (int j = 0; j < 4; j++)
+                x.claim[i][j] = 1; /* whose successor has parity 0 */
+        }
     }
 
     __device__ __forceinline__ uint32_t *decision_words() const
@@ -331,33 +240,18 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     /* ---- Loads ---- */
 
-    /* The first two entries; the others arrive with the keys. */
-    __device__ __forceinline__ void start_list()
-    {
-        int n = threadIdx.x;
-        if (n >= 2 || n >= visits())
-            return;
-        x.block[n] = x.list[n];
-        x.rest[n] = x.list_rest ? x.list_rest[n] : RFA_NO_PREDICTION;
-    }
-
-    __device__ __forceinline__ void copy_entry(int n)
-    {
-        if (threadIdx.x != 0 || n >= visits())
-            return;
-        copy_word(&x.block[n % 4], x.list + n);
-        if (x.list_rest)
-            copy_word(&x.rest[n % 4], x.list_rest + n);
-        else
-            x.rest[n % 4] = RFA_NO_PREDICTION;
-    }
-
     __device__ __forceinline__ void load_queries()
     {
-        const cuda_sequence s = c.sequence[sequence_index(c, batch())];
-        const T *from = row_at<const T>(c.seen_q, batch(), head(), s.first_q + first_row());
-        load_tile<T, DIM, THREADS>(shared + at::q, from, c.seen_q.stride[2],
-                                   (int)smaller(ROWS, s.len_q - first_row()), (c.dim + 7) / 8);
+        const T *from =
+            row_at<const T>(c.seen_q, batch(), head(), x.sequence.first_q + first_row());
+        load_tile<DIM, ROWS, THREADS>(
+            shared + at::q, (const char *)from, c.seen_q.stride[2] * (int)sizeof(T),
+            (int)smaller(ROWS, x.sequence.len_q - first_row()), (c.dim + 7) / 8, thread_now());
+    }
+
+    __device__ __forceinline__ int block_of(int n) const
+    {
+        return __ldg(x.list + (uint32_t)n);
     }
 
     __device__ __forceinline__ int keys_of(int block) const
@@ -365,37 +259,77 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return min(BLOCK_K, (int)x.sequence.len_k - block * BLOCK_K);
     }
 
-    __device__ __forceinline__ void load_keys(int n)
+    __device__ __forceinline__ uint32_t slot_at(int slot) const
     {
-        int block = x.block[n % 4];
-        const T *from = (const T *)x.keys + (int64_t)block * BLOCK_K * c.seen_k.stride[2];
-        load_tile<T, DIM, THREADS / 2>(shared + at::k + n % 2 * at::tile, from, c.seen_k.stride[2],
-                                       keys_of(block), (c.dim + 7) / 8);
+        return shared + at::ring + slot * at::bytes;
     }
 
-    __device__ __forceinline__ uint32_t values_at(int n) const
+    __device__ __forceinline__ uint32_t full_at(int slot) const
     {
-        return shared + at::v + (deep ? n % 2 * at::tile : 0);
+        return shared + at::x + (int)offsetof(exchange, full) + slot * 8;
     }
 
-    __device__ __forceinline__ void load_values(int n)
+    __device__ __forceinline__ uint32_t free_at(int slot) const
     {
-        int block = x.block[n % 4];
-        const T *from = (const T *)x.values + (int64_t)block * BLOCK_K * c.seen_v.stride[2];
-        load_tile<T, DIM, THREADS / 2>(values_at(n), from, c.seen_v.stride[2], keys_of(block),
-                                       (c.dim_v + 7) / 8);
+        return shared + at::x + (int)offsetof(exchange, free) + slot * 8;
+    }
+
+    /* Whether somebody is expected to keep visit n: all warps say the same, since they know
+     * visit n - 2 when they first ask. In the default order that is its neighbour. */
+    __device__ __forceinline__ bool is_likely(int n) const
+    {
+        if (!decides || n < 2)
+            return true;
+        int any = 0;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+            any |= ((volatile int *)x.keeps[(n - 2) % 4])[g];
+        return any;
+    }
+
+    /* Tile i: keys of visit i / 2, or its values if they are likely to be wanted. */
+    __device__ __forceinline__ void load(int i, int slot)
+    {
+        int n = i / 2;
+        if (n >= x.visits)
+            return;
+        if (i % 2 == 0 || is_likely(n)) {
+            const row_source &from = x.source[i % 2];
+            int block = block_of(n);
+            load_tile<DIM, BLOCK_K, THREADS>(slot_at(slot),
+                                             from.first + (int64_t)block * BLOCK_K * from.pitch,
+                                             from.pitch, keys_of(block), from.chunks, thread_now());
+        }
+        arrive_after_copies(full_at(slot));
+    }
+
+    __device__ __forceinline__ void await_tile()
+    {
+        wait_for(full_at(place.slot), place.parity);
+    }
+
+    /* This warp is done with tile i. */
+    __device__ __forceinline__ void leave_tile(int i)
+    {
+        int slots = x.slots;
+        place_in_ring next = before(place, slots);
+        __syncwarp();
+        if (lane() == 0)
+            arrive(free_at(place.slot));
+        place = after(place, slots);
+        wait_for(free_at(next.slot), next.parity);
+        load(i + slots - 1, next.slot);
     }
 
     /* ---- Scores ---- */
 
-    __device__ __forceinline__ void multiply_keys(int n_visit)
+    __device__ __forceinline__ void multiply_keys()
     {
         int thread = thread_now(), own = thread % WARP, swizzle = own % 8;
         int q_row = thread / 128 * BLOCK_Q + thread / WARP % 2 * WARP_ROWS + own % 16;
         int k_row = thread / 64 % 2 * WARP_KEYS + own % 8 + own / 16 * 8;
         uint32_t q = shared + at::q + q_row * at::pitch + ((own / 16 ^ swizzle) << 4);
-        uint32_t k = shared + at::k + n_visit % 2 * at::tile + k_row * at::pitch +
-                     ((own / 8 % 2 ^ swizzle) << 4);
+        uint32_t k = slot_at(place.slot) + k_row * at::pitch + ((own / 8 % 2 ^ swizzle) << 4);
 #pragma unroll
         for (int i = 0; i < 64; i++)
             score[i / 32][i / 4 % 8][i % 4] = 0;
@@ -428,80 +362,58 @@ template <class T, int DIM, walk_mode MODE> struct walk {
                 score[i / 32][i / 4 % 8][i % 4] = -INFINITY;
     }
 
-    __device__ __forceinline__ void share_maxima()
+    __device__ __forceinline__ void find_tops(float (&top)[4]) const
     {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float top = -INFINITY;
+            top[i] = -INFINITY;
 #pragma unroll
             for (int n = 0; n < 8; n++)
-                top =
-                    larger(top, larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
-            top = quad_max(top);
-            if (lane() % 4 == 0)
-                x.top[group()][half_keys()][warp_row(i)] = top;
+                top[i] = larger(top[i],
+                                larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
+            top[i] = quad_max(top[i]);
         }
     }
 
     /* ---- Softmax ---- */
 
-    /* The running maxima if the visit is kept. */
-    __device__ __forceinline__ void find_next(float (&next)[4]) const
-    {
-        const float4 own = x.own_max[threadIdx.x];
-        const float before[4] = {own.x, own.y, own.z, own.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = warp_row(i);
-            next[i] = larger(before[i], larger(x.top[group()][0][row], x.top[group()][1][row]));
-        }
-    }
-
-    /* Scores become exp(S - m'); sums of this thread's columns. */
-    __device__ __forceinline__ void weigh(const float (&next)[4], float (&sum)[4])
+    /* Of 16 keys: scores become exp(S - m'), rounded; sums of this thread's columns. */
+    __device__ __forceinline__ void weigh(int step, const float (&offset)[4], float (&part)[4])
     {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float offset = (next[i] == -INFINITY ? 0 : next[i]) * factor();
-            float even = 0, odd = 0;
 #pragma unroll
-            for (int n = 0; n < 8; n++) {
-                float &a = score[i / 2][n][i % 2 * 2], &b = score[i / 2][n][i % 2 * 2 + 1];
-                a = exp2_fast(fmaf(a, factor(), -offset));
-                b = exp2_fast(fmaf(b, factor(), -offset));
-                even += a;
-                odd += b;
+            for (int n = 0; n < 2; n++) {
+                const float *pair = &score[i / 2][2 * step + n][i % 2 * 2];
+                float a = exp2_fast(fmaf(pair[0], factor(), -offset[i]));
+                float b = exp2_fast(fmaf(pair[1], factor(), -offset[i]));
+                part[i] += a + b;
+                weight[step][i / 2][i % 2 + 2 * n] = pack(a, b, T());
             }
-            sum[i] = even + odd;
         }
     }
 
-    __device__ __forceinline__ void share_sums(const float (&sum)[4])
+    __device__ __forceinline__ void find_offsets(const float (&next)[4], float (&offset)[4]) const
     {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float all = quad_sum(sum[i]);
-            if (lane() % 4 == 0)
-                x.sum[group()][half_keys()][warp_row(i)] = all;
-        }
+        for (int i = 0; i < 4; i++)
+            offset[i] = (next[i] == -INFINITY ? 0 : next[i]) * factor();
     }
 
-    /* Rescales what is there to the new maxima. */
-    __device__ __forceinline__ void rescale(const float (&next)[4], const float (&sum)[4])
+    /* What is there already is brought to the new maxima. */
+    __device__ __forceinline__ void rescale(const float (&next)[4])
     {
-        const float4 own = x.own_max[threadIdx.x];
-        float decay[4] = {own.x, own.y, own.z, own.w};
+        float decay[4];
         bool same = true;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float reference = next[i] == -INFINITY ? 0 : next[i];
-            decay[i] = exp2_fast((decay[i] - reference) * factor());
+            decay[i] = exp2_fast((max[i] - reference) * factor());
             same &= decay[i] == 1;
+            max[i] = next[i];
         }
-        x.own_max[threadIdx.x] = {next[0], next[1], next[2], next[3]};
-        float4 &sums = x.own_sum[threadIdx.x];
-        sums = {fmaf(sums.x, decay[0], sum[0]), fmaf(sums.y, decay[1], sum[1]),
-                fmaf(sums.z, decay[2], sum[2]), fmaf(sums.w, decay[3], sum[3])};
+        float4 &sum = x.sum[threadIdx.x];
+        sum = {sum.x * decay[0], sum.y * decay[1], sum.z * decay[2], sum.w * decay[3]};
         if (__all_sync(ALL_LANES, same))
             return;
 #pragma unroll
@@ -511,293 +423,289 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         }
     }
 
-    __device__ __forceinline__ void multiply_values(int n_visit)
+    __device__ __forceinline__ void multiply_values(int step)
     {
         int thread = thread_now(), own = thread % WARP;
         int row = thread / 64 % 2 * WARP_KEYS + own % 16;
-        uint32_t v = values_at(n_visit) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
-        uint32_t weight[2][4][4]; /* by 16 rows, 16 keys: an operand each */
+        uint32_t v = slot_at(place.slot) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
 #pragma unroll
-        for (int i = 0; i < 32; i++) {
-            const float *pair = &score[i / 16][i / 4 % 4 * 2 + i % 4 / 2][i % 2 * 2];
-            weight[i / 16][i / 4 % 4][i % 4] = pack(pair[0], pair[1], T());
-        }
+        for (int d = 0; d < DIM / 16; d++) {
+            uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128, b[4];
+            load_matrices_transposed_at(b, (v ^ mix) + far + step * 16 * at::pitch);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-#pragma unroll
-            for (int d = 0; d < DIM / 16; d++) {
-                uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128, b[4];
-                load_matrices_transposed_at(b, (v ^ mix) + far + k * 16 * at::pitch);
-#pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    multiply_add(out[m][2 * d], weight[m][k], b[0], b[1], T());
-                    multiply_add(out[m][2 * d + 1], weight[m][k], b[2], b[3], T());
-                }
+            for (int m = 0; m < 2; m++) {
+                multiply_add(out[m][2 * d], weight[step][m], b[0], b[1], T());
+                multiply_add(out[m][2 * d + 1], weight[step][m], b[2], b[3], T());
             }
         }
     }
 
-    /* ---- Decisions: a lane() looks at rows lane() and lane() + 32 of its decision block ---- */
+    /* ---- Decisions ---- */
 
-    struct row_visit {
-        account row;
-        float top, next, reference, decay;
-        float mass; /* true or estimated, relative to next */
-        bool exists;
-    };
-
-    /* The last visit's sums join an account that was brought to its maximum. */
-    __device__ __forceinline__ void count_pending(account &a, int row) const
+    __device__ __forceinline__ void tell_tops(int n, const float (&top)[4])
     {
-        float mass = x.sum[group()][0][row] + x.sum[group()][1][row];
-        a.kept += mass;
-        if (MODE == WALK_ESTIMATED && a.top > 0) {
-            a.learned += 1;
-            a.kappa = rfa_kappa_update(a.kappa, mass / a.top, (int)a.learned);
-        }
+        x.seen[group()].top[n % 2][half_keys()][warp_row(lane() % 4)] = own_of_quad(top, lane());
     }
 
-    __device__ __forceinline__ row_visit look(int row, float keys) const
+    /* What this warp told, again: rather than keep it in registers. */
+    __device__ __forceinline__ void recall_tops(int n, float (&top)[4]) const
     {
-        row_visit w;
-        w.row = x.row[group()][row];
-        if (MODE != WALK_EXACT && pending)
-            count_pending(w.row, row);
-        w.exists = row < rows();
-        w.top = larger(x.top[group()][0][row], x.top[group()][1][row]);
-        w.next = larger(w.row.max, w.top);
-        w.reference = w.next == -INFINITY ? 0 : w.next;
-        w.decay = exp2_fast((w.row.max - w.reference) * factor());
-        w.row.top = exp2_fast((w.top - w.reference) * factor());
-        w.mass = 0;
-        if (MODE == WALK_EXACT)
-            w.mass = x.sum[group()][0][row] + x.sum[group()][1][row];
-        if (MODE == WALK_ESTIMATED)
-            w.mass = w.row.top * (w.row.learned > 0 ? w.row.kappa : keys);
-        return w;
+        const volatile float *told = x.seen[group()].top[n % 2][half_keys()];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            top[i] = told[warp_row(i)];
     }
 
-    __device__ __forceinline__ bool votes_skip(const row_visit &w) const
+    __device__ __forceinline__ void tell_sums(int n, const float (&part)[4])
     {
-        float above =
-            w.top == -INFINITY && w.row.max == w.row.max ? w.top : (w.top - w.row.max) * c.scale;
-        float lse = c.rule == RFA_SKIP_ENERGY ? __logf(w.row.kept) : 0;
-        return !w.exists || rfa_row_votes_skip(rule(), above, 0, lse);
+        float all[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            all[i] = quad_sum(part[i]);
+        x.seen[group()].sum[n % 2][half_keys()][warp_row(lane() % 4)] = own_of_quad(all, lane());
     }
 
-    __device__ __forceinline__ bool rule_skips(const row_visit (&w)[2], int n, float block_rest)
+    __device__ __forceinline__ uint32_t told_at() const
     {
-        if (MODE == WALK_VOTE || (MODE == WALK_EXACT && c.rule != RFA_SKIP_RECALL))
-            return __all_sync(ALL_LANES, votes_skip(w[0]) & votes_skip(w[1]));
-        float lost = 0, spent = 0;
-        bool veto = false;
+        return shared + at::x + (int)offsetof(exchange, told) + group() * 8;
+    }
+
+    __device__ __forceinline__ account known(int r) const
+    {
+        float4 a = x.known[2 * r][threadIdx.x], b = {0, 0, 0, 0};
+        b = x.known[2 * r + 1][threadIdx.x];
+        return {a.x, {a.y, a.z}, a.w, b.x, b.y, b.z, b.w};
+    }
+
+    __device__ __forceinline__ void know(int r, const account &a)
+    {
+        x.known[2 * r][threadIdx.x] = {a.max, a.half[0], a.half[1], a.kept};
+        x.known[2 * r + 1][threadIdx.x] = {a.skipped, a.kappa, a.learned, a.top};
+    }
+
+    __device__ __forceinline__ decider<MODE> decider_now() const
+    {
+        return {x.seen[group()],
+                {c.rule, x.limit[group()], c.share, c.pace, {0, 0}},
+                factor(),
+                c.scale,
+                x.rows[group()]};
+    }
+
+    __device__ __forceinline__ void start_accounts()
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            know(r, {-INFINITY, {-INFINITY, -INFINITY}, 0, 0, 0, 0, 0});
+    }
+
+    /* Visit n as row r of this lane sees it; `counts`: the visit before was kept, and
+     * its sums are not in the account yet. */
+    __device__ __forceinline__ row_visit look(int r, int n, int block, bool counts) const
+    {
+        const decider<MODE> d = decider_now();
+        account a = known(r);
+        int row = lane() + WARP * r;
+        if (MODE != WALK_EXACT && counts)
+            d.count(a, row, (n - 1) % 2);
+        return d.look(a, row, n % 2, (float)keys_of(block));
+    }
+
+    /* The last visit, n, goes into the accounts: only now, under the next products. */
+    __device__ __forceinline__ void settle(int n)
+    {
+        int block = MODE == WALK_ESTIMATED ? block_of(n) : 0;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            rfa_row_share share = rfa_share_of_row(rule(), w[r].row.kept * w[r].decay,
-                                                   w[r].row.skipped * w[r].decay, w[r].mass);
-            lost += w[r].exists ? share.lost : 0;
-            spent += w[r].exists ? share.spent : 0;
-            veto |= w[r].exists && share.veto;
+            const row_visit w = look(r, n, block, kept & 2);
+            know(r, kept & 1 ? decider_now().after_keeping(w) : decider_now().after_skipping(w));
         }
-        veto = __any_sync(ALL_LANES, veto);
-        return rfa_block_within_budget(rule(), n, visits(), warp_sum(lost) / (float)rows(),
-                                       warp_sum(spent) / (float)rows(), veto, block_rest);
-    }
-
-    __device__ __forceinline__ account after_keeping(const row_visit &w) const
-    {
-        account a = w.row;
-        a.max = w.next;
-        a.kept = a.kept * w.decay + (MODE == WALK_EXACT ? w.mass : 0);
-        a.skipped *= w.decay;
-        if (!rfa_kappa_learns((w.top - w.reference) * c.scale, 0))
-            a.top = 0;
-        return a;
-    }
-
-    __device__ __forceinline__ account after_skipping(const row_visit &w) const
-    {
-        account a = w.row;
-        float mass = w.mass;
-        if (MODE == WALK_VOTE)
-            return a;
-        if (a.max == -INFINITY) /* nothing is relative to it yet */
-            a.max = w.top;
-        float reference = a.max == -INFINITY ? 0 : a.max;
-        if (w.reference > reference)
-            mass *= exp2_fast((w.reference - reference) * factor());
-        /* Only recalls next to 0 come near this; an infinity would turn into NaN. */
-        a.skipped = fminf(a.skipped + mass, 3.402823466e38f);
-        return a;
-    }
-
-    __device__ __forceinline__ bool is_always_kept(int block) const
-    {
-        return c.key_flags[sequence_index(c, batch()) * c.blocks_k + block] & RFA_BLOCK_ALWAYS_KEEP;
     }
 
     /* Whether this warp's decision block keeps visit n. */
-    __device__ __forceinline__ bool decide(int n)
+    __device__ __forceinline__ bool decide(int n, int block)
     {
-        int block = x.block[n % 4];
-        const row_visit w[2] = {look(lane(), (float)keys_of(block)),
-                                look(lane() + WARP, (float)keys_of(block))};
-        bool keep = n == 0 || isnan(x.limit[group()]) || is_always_kept(block) ||
-                    !rule_skips(w, n, x.rest[n % 4]);
-        group_sync(group()); /* all have looked */
-        if (threadIdx.x % 128 < WARP) {
+        float rest = x.rest ? __ldg(x.rest + (uint32_t)n) : RFA_NO_PREDICTION;
+        bool always =
+            n == 0 || isnan(x.limit[group()]) || (__ldg(x.flags + block) & RFA_BLOCK_ALWAYS_KEEP);
+        opinion own = {0, 0, false};
+        wait_for(told_at(), n % 2);
 #pragma unroll
-            for (int r = 0; r < 2; r++)
-                x.row[group()][lane() + WARP * r] =
-                    keep ? after_keeping(w[r]) : after_skipping(w[r]);
-        }
+        for (int r = 0; r < 2; r++)
+            decider_now().ask(look(r, n, block, kept & 1), own);
+        bool keep = rows() > 0 && (always || !decider_now().skips(own, n, x.visits, rest));
+        keep = __any_sync(ALL_LANES, keep);
         if (threadIdx.x % 128 == 0)
-            x.keeps[group()][n % 2] = keep;
-        pending = keep;
+            x.keeps[n % 4][group()] = keep;
+        kept = 2 * kept + keep;
         return keep;
     }
 
+    /* By one thread of the decision block. */
     __device__ __forceinline__ void record(int block)
     {
         uint32_t *words = decision_words();
         x.kept[group()]++;
         if (words)
-            words[block / 32] |= 1u << block % 32;
+            atomicOr(words + block / 32, 1u << block % 32);
     }
 
-    /* ---- A visit ---- */
+    /* ---- Values that nobody expected to want ---- */
 
-    /* Whether visit n is expected to be kept, before anyone has decided it. */
-    __device__ __forceinline__ bool is_likely(int n) const
+    __device__ __forceinline__ uint32_t late_at(int n) const
     {
-        return !decides || n < 2 || x.keeps[0][(n - 1) % 2] || x.keeps[1][n % 2];
+        return shared + at::x + (int)offsetof(exchange, late) + n % 2 * 8;
     }
 
-    __device__ __forceinline__ bool lacks_values(int n) const
+    __device__ __forceinline__ volatile int *claim_of(int n) const
     {
-        return x.loaded[deep ? n % 2 : 0] != n;
+        return &x.claim[n % 2][thread_now() / WARP % 4];
     }
 
-    /* By one decision block alone, for itself and for the other. */
-    __device__ __forceinline__ void fetch_values(int n)
+    /* By one lane: whether its warp is the first to want its quarter of visit n's values. */
+    __device__ __forceinline__ bool claims(int n)
     {
-        if (!lacks_values(n))
+        int before = *claim_of(n), claimed = 2 * (n + 1) + (~before & 1);
+        return before / 2 != n + 1 && atomicCAS((int *)claim_of(n), before, claimed) == before;
+    }
+
+    /* A tile is fetched in quarters, each by the warp of that number of the decision block
+     * that comes first. */
+    __device__ __forceinline__ void fetch_late(int n)
+    {
+        if (!__any_sync(ALL_LANES, lane() == 0 && claims(n)))
             return;
-        load_values(n);
-        commit_copies();
+        int block = block_of(n), row = thread_now() / WARP % 4 * 32;
+        const row_source &from = x.source[1];
+        load_quarter<DIM>(slot_at(place.slot) + row * at::pitch,
+                          from.first + ((int64_t)block * BLOCK_K + row) * from.pitch, from.pitch,
+                          keys_of(block) - row, from.chunks, lane());
+        arrive_after_copies(late_at(n));
     }
 
     __device__ __forceinline__ void await_values(int n)
     {
-        if (lacks_values(n)) {
-            wait_copies<0>();
-            group_sync(group());
-            if (threadIdx.x % 128 == 0)
-                x.loaded[deep ? n % 2 : 0] = n;
-        } else if (group() == 0) {
-            wait_copies<1>(); /* the next keys may still be on their way */
-            group_sync(0);
-        }
+        await_tile();
+        if (decides && !is_likely(n))
+            wait_for(late_at(n), *claim_of(n) & 1);
     }
 
-    /* In phase 2 n, by decision block 0, which has time then. */
-    __device__ __forceinline__ void load_ahead(int n)
+    /* ---- A visit ---- */
+
+    __device__ __forceinline__ void find_next(const float (&top)[4], float (&next)[4]) const
     {
-        if (deep && n < visits()) {
-            bool likely = is_likely(n);
-            if (likely)
-                load_values(n);
-            if (threadIdx.x == 0)
-                x.loaded[n % 2] = likely ? n : -1;
-        }
-        commit_copies();
-        if (n + 1 < visits())
-            load_keys(n + 1);
-        copy_entry(n + 2);
-        commit_copies();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            next[i] = larger(max[i], top[i]);
     }
 
-    __device__ __forceinline__ void score_visit(int n)
+    __device__ __forceinline__ void weigh_all(const float (&next)[4], float (&part)[4])
     {
-        multiply_keys(n);
-        mask_past_end(x.block[n % 4]);
-        share_maxima();
+        float offset[4];
+        find_offsets(next, offset);
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            weigh(step, offset, part);
     }
 
-    __device__ __forceinline__ void finish_visit(int n)
+    __device__ __forceinline__ void keep(int n, const float (&top)[4], float (&part)[4])
     {
-        float next[4], sum[4];
-        bool early = !deep && is_likely(n);
-        if (early)
-            fetch_values(n);
-        find_next(next);
-        if (MODE == WALK_EXACT) {
-            weigh(next, sum);
-            share_sums(sum);
-            group_sync(group());
-        }
-        if (decides && !decide(n))
-            return;
-        if (!early)
-            fetch_values(n);
-        if (MODE == WALK_EXACT)
-            find_next(next); /* again, rather than keep it in registers */
-        else
-            weigh(next, sum);
-        if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
-            share_sums(sum);
-        rescale(next, sum);
+        float next[4];
+        find_next(top, next);
+        if (MODE != WALK_EXACT)
+            weigh_all(next, part);
+        rescale(next);
         await_values(n);
-        multiply_values(n);
-        if (threadIdx.x % 128 == 0)
-            record(x.block[n % 4]);
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            multiply_values(step);
+        float4 &sum = x.sum[threadIdx.x];
+        sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
     }
 
-    __device__ __forceinline__ void phase(int t)
+    __device__ __forceinline__ void visit(int n)
     {
-        int n = (t - group()) >> 1;
-        if (rows() <= 0)
-            return;
-        if (t % 2 == group()) {
-            if (n < visits())
-                score_visit(n);
-            if (group() == 0)
-                load_ahead(n);
-        } else if (n >= 0) {
-            finish_visit(n);
+        int block = block_of(n);
+        float top[4], part[4] = {0, 0, 0, 0};
+        await_tile();
+        if (decides && n > 0)
+            settle(n - 1);
+        multiply_keys();
+        leave_tile(2 * n);
+        mask_past_end(block);
+        find_tops(top);
+        if (decides)
+            tell_tops(n, top);
+        if (MODE == WALK_EXACT) {
+            float next[4];
+            find_next(top, next);
+            weigh_all(next, part);
+            tell_sums(n, part);
         }
+        bool keeps = rows() > 0;
+        if (decides) {
+            __syncwarp();
+            if (lane() == 0)
+                arrive(told_at());
+            keeps = decide(n, block);
+            if (keeps && !is_likely(n))
+                fetch_late(n);
+        }
+        if (keeps) {
+            if (decides)
+                recall_tops(n, top);
+            keep(n, top, part);
+            if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
+                tell_sums(n, part);
+            if (threadIdx.x % 128 == 0)
+                record(block_of(n));
+        } else {
+            await_tile(); /* else copies to come could overtake these */
+        }
+        leave_tile(2 * n + 1);
     }
 
     /* ---- End ---- */
 
     /* The partial sums over the upper half of the keys join those over the lower
      * one. True for the warps that then have the rows. */
-    __device__ __forceinline__ bool join_halves(float (&sum)[4])
+    __device__ __forceinline__ bool join_halves(char *raw, float (&sum)[4])
     {
-        float *part = (float *)__cvta_shared_to_generic(shared + at::k);
-        int slot = (group() * 2 + half_rows()) * WARP + lane(); /* of 128 */
-        __syncthreads();
+        float *part = (float *)(raw + at::q);
+        int slot = (group() * 2 + half_rows()) * WARP + lane(); /* of 64 GROUPS */
+        constexpr int others = 64 * GROUPS;
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            sum[i] = quad_sum((&x.own_sum[threadIdx.x].x)[i]);
+            sum[i] = quad_sum((&x.sum[threadIdx.x].x)[i]);
+        __syncthreads(); /* nobody needs the tiles any more */
         if (half_keys() == 1) {
 #pragma unroll
             for (int i = 0; i < DIM; i++)
-                part[i * 128 + slot] = out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4];
+                part[i * others + slot] = out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4];
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (lane() % 4 == 0)
-                    x.top[group()][0][warp_row(i)] = sum[i];
+            for (int i = 0; i < 4; i++) {
+                part[(DIM + i) * others + slot] = max[i];
+                part[(DIM + 4 + i) * others + slot] = sum[i];
+            }
         }
         __syncthreads();
         if (half_keys() == 1)
             return false;
 #pragma unroll
-        for (int i = 0; i < DIM; i++)
-            out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] += part[i * 128 + slot];
+        for (int i = 0; i < 4; i++) {
+            float other = part[(DIM + i) * others + slot], both = larger(max[i], other);
+            float reference = both == -INFINITY ? 0 : both;
+            float mine = exp2_fast((max[i] - reference) * factor());
+            float theirs = exp2_fast((other - reference) * factor());
+            sum[i] = sum[i] * mine + part[(DIM + 4 + i) * others + slot] * theirs;
+            max[i] = both;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            sum[i] += x.top[group()][0][warp_row(i)];
+            for (int j = 0; j < DIM / 4; j++) {
+                float &own = out[i / 2][j / 2][i % 2 * 2 + j % 2];
+                int index = i / 2 * (DIM / 2) + j / 2 * 4 + i % 2 * 2 + j % 2;
+                own = own * mine + part[index * others + slot] * theirs;
+            }
+        }
         return true;
     }
 
@@ -841,55 +749,55 @@ template <class T, int DIM, walk_mode MODE> struct walk {
                 write_row<T>(i, row, sum[i]);
             if (c.lse.data && lane() % 4 == 0)
                 row_at<float>(c.lse, batch(), head(), 0)[row] =
-                    sum[i] == 0 ? -INFINITY
-                                : (&x.own_max[threadIdx.x].x)[i] * c.scale + logf(sum[i]);
+                    sum[i] == 0 ? -INFINITY : max[i] * c.scale + logf(sum[i]);
         }
     }
 
     /* By one warp of the decision block. */
     __device__ __forceinline__ void report()
     {
-        float sum = 0;
-        for (int row = lane(); row < rows(); row += WARP) {
+        float total = 0;
+        if (decides && x.visits > 0)
+            settle(x.visits - 1);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int row = lane() + WARP * r;
             float recall = 1;
+            if (row >= rows())
+                continue;
             if (decides) {
-                account a = x.row[group()][row];
-                if (MODE != WALK_EXACT && pending)
-                    count_pending(a, row);
+                account a = known(r);
+                if (MODE != WALK_EXACT && kept & 1)
+                    decider_now().count(a, row, (x.visits - 1) % 2);
                 recall = a.skipped == 0 ? 1 : a.kept / (a.kept + a.skipped);
             }
-            sum += recall;
+            total += recall;
             if (c.recall.data)
                 row_at<float>(c.recall, batch(), head(), 0)[caller_row(row)] = recall;
         }
-        sum = warp_sum(sum);
+        total = warp_sum(total);
         if (lane() != 0 || q_block() >= c.blocks_q)
             return;
         c.block_kept[head_index() * c.blocks_q + q_block()] = x.kept[group()];
-        c.block_recall[head_index() * c.blocks_q + q_block()] = sum;
+        c.block_recall[head_index() * c.blocks_q + q_block()] = total;
     }
 
-    __device__ __forceinline__ void run()
+    __device__ __forceinline__ void run(char *raw)
     {
         clear_decisions();
         load_queries();
-        start_list();
-        __syncthreads(); /* the sequence and the list are there */
-        if (visits() > 0 && group() == 0)
-            load_keys(0);
-        commit_copies();
-        wait_copies<0>();
-        __syncthreads();
+        if (decides)
+            start_accounts();
+        for (int i = 0; i < x.slots - 1; i++)
+            load(i, i);
+        if (x.visits == 0)
+            wait_copies<0>();
+        __syncthreads(); /* decisions are clear */
 #pragma unroll 1
-        for (int t = 0; t <= 2 * visits(); t++) {
-            phase(t);
-            if (t % 2 == 1)
-                wait_copies<0>(); /* the next keys */
-            __syncthreads();
-        }
+        for (int n = 0; n < x.visits; n++)
+            visit(n);
         float sum[4];
-        wait_copies<0>();
-        if (join_halves(sum))
+        if (join_halves(raw, sum))
             write_rows(sum);
         if (threadIdx.x % 128 < WARP)
             report();
@@ -898,14 +806,12 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
 } // namespace ampere
 
-/* Blocks: one for each 128 query rows of a head; 256 threads; shared memory for three
- * tiles, the exchange, and one or two tiles of values. */
 #define AMPERE_KERNEL(name, type, dim, mode)                                                       \
     extern "C" __global__ void __launch_bounds__(ampere::THREADS, 1)                               \
-        name(const __grid_constant__ cuda_call c, int two_tiles)                                   \
+        name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
-        ampere::walk<type, dim, ampere::mode>(c, raw, two_tiles).run();                            \
+        ampere::walk<type, dim, ampere::mode>(c, raw, slots).run(raw);                             \
     }
 
 #define AMPERE_KERNELS(name, type, dim)                                                            \

@@ -17,7 +17,8 @@
  *   lists.cuh       how visit lists are made
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
- *   ampere.cuh      attention in the common case, by mma.sync
+ *   ampere.cuh      attention in the common case, by mma.sync; ampere_decide.cuh its decisions,
+ *                   ampere_pieces.cuh its instructions, tiles and barriers
  *   hopper/         attention by the instructions that only Hopper has
  *   counts.cu       rfa_counts
  *   merge.cu        partial results
