@@ -213,7 +213,8 @@ rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *wo
 rfa_status cpu_merge(const cpu_state *state, const rfa_merge_problem *p, rfa_error *err);
 
 /* The instruction set to use: RFA_CPU_ISA's choice, else the best that runs
- * here. RFA_NO_DEVICE when RFA_CPU_ISA names none that does. */
+ * here. RFA_NO_DEVICE when RFA_CPU_ISA names one that does not run here,
+ * RFA_INVALID_ARGUMENT when it names none that was compiled. */
 rfa_status cpu_choose_isa(const cpu_isa **isa, rfa_error *err);
 /* The same, and gets from the operating system what using it takes. */
 rfa_status cpu_enable_isa(const cpu_isa **isa, rfa_error *err);
