@@ -102,6 +102,12 @@ typedef struct cpu_scratch {
     uint64_t *sort;                     /* by key block */
 } cpu_scratch;
 
+/* The tasks of one head that are still to be done; see run.c. */
+typedef struct cpu_turn {
+    _Atomic int64_t begun; /* groups */
+    _Atomic int64_t cost;  /* of the last one that ended; INT64_MAX before */
+} cpu_turn;
+
 typedef struct cpu_layout {
     size_t size;
     int32_t threads;
@@ -119,7 +125,9 @@ typedef struct cpu_layout {
     char *keys, *values;          /* packed, by pair of the wave, then by key block */
     _Atomic uint32_t *keys_state; /* see pack.c; likewise */
     _Atomic uint32_t *values_state;
-    cpu_result *result; /* by task: (batch, head, group) */
+    cpu_turn *turn;         /* by q head of the wave */
+    _Atomic int64_t *front; /* of it: nothing is to be done before this one */
+    cpu_result *result;     /* by task: (batch, head, group) */
 } cpu_layout;
 
 /* A call, read by all threads. */

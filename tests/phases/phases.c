@@ -4,6 +4,7 @@
  * that all threads together spent between the start and the end of parallel work.
  * One dtype and one calling thread at a time. The clock itself is in "rest". With
  * RFA_PHASES_APART in the environment, what kernels do at once is done one after the other. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,10 @@ static const char *const phase_names[PHASES] = {
 
 static const cpu_kernels *inner;
 static _Atomic uint64_t total_ns, phase_ns[PHASES];
-static _Thread_local uint64_t own_ns[PHASES], entered, last_end;
+static _Thread_local uint64_t own_ns[PHASES], entered;
+/* Threads in parallel work now; those that left it, when, and when the last of them did. */
+static pthread_mutex_t leaving = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t inside, left, left_sum, left_last;
 
 static uint64_t clock_ns(void)
 {
@@ -37,8 +41,7 @@ static uint64_t clock_ns(void)
 
 static void add(int phase, uint64_t start)
 {
-    last_end = clock_ns();
-    own_ns[phase] += last_end - start;
+    own_ns[phase] += clock_ns() - start;
 }
 
 static void enter(void)
@@ -46,16 +49,29 @@ static void enter(void)
     if (inner->enter)
         inner->enter();
     memset(own_ns, 0, sizeof(own_ns));
-    entered = last_end = clock_ns();
+    entered = clock_ns();
+    pthread_mutex_lock(&leaving);
+    inside++;
+    pthread_mutex_unlock(&leaving);
 }
 
+/* The last thread to leave tells how long the others have been waiting. */
 static void leave(void)
 {
-    uint64_t now = clock_ns();
-    own_ns[IDLE] = now - last_end;
+    uint64_t now = clock_ns(), waited = 0;
     for (int i = 0; i < PHASES; i++)
         phase_ns[i] += own_ns[i];
-    total_ns += now - entered;
+    pthread_mutex_lock(&leaving);
+    left++;
+    left_sum += now;
+    left_last = now > left_last ? now : left_last;
+    if (--inside == 0) {
+        waited = left * left_last - left_sum;
+        left = left_sum = 0;
+    }
+    pthread_mutex_unlock(&leaving);
+    phase_ns[IDLE] += waited;
+    total_ns += now - entered + waited;
     if (inner->leave)
         inner->leave();
 }
