@@ -16,13 +16,14 @@
 enum { PACKING, SCORES, MAXIMA, WEIGHTS, PRODUCTS, TOGETHER, OUTPUT, IDLE, PHASES };
 
 static const char *const phase_names[PHASES] = {
-    "packing of q, k and v",
-    "scores",
-    "masks and maxima",
-    "exponentials",
-    "weights times values",
-    "output",
-    "waiting for the last thread",
+    [PACKING] = "packing of q, k and v",
+    [SCORES] = "scores",
+    [MAXIMA] = "masks and maxima",
+    [WEIGHTS] = "exponentials",
+    [PRODUCTS] = "weights times values",
+    [TOGETHER] = "the last two at once",
+    [OUTPUT] = "output",
+    [IDLE] = "waiting for the last thread",
 };
 
 static const cpu_kernels *inner;
