@@ -173,7 +173,7 @@ rfa_status cpu_choose_isa(const cpu_isa **isa, rfa_error *err)
     *isa = best_isa(wanted, BUILT - 1);
     if (*isa)
         return RFA_OK;
-    bool known = is_built(wanted);
+    bool known = wanted && is_built(wanted);
     list_isas(!known, names, sizeof(names));
     if (!known)
         return rfa_fail(err, RFA_INVALID_ARGUMENT,
