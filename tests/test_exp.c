@@ -1,6 +1,7 @@
 /* The exponentials of every set of kernels that runs here, against double precision.
  *
- * Every float from -128 to -2^-6 is tried, and every 251st of the other negative ones.
+ * Every float from -128 to -2^-6 is tried, and every 251st of the other negative ones;
+ * an eighth of them as weights too, which are slow to tell apart.
  * Exits with 1 if a bound is broken; the largest errors are printed. */
 #include <inttypes.h>
 #include <math.h>
@@ -96,7 +97,7 @@ static void judge(subject *s, const float *x, const double *expected)
 }
 
 /* CHUNK floats by their bits, `step` apart. */
-static void try_bits(subject *subjects, int count, uint32_t first, uint32_t step)
+static void try_bits(subject *subjects, int count, bool weights, uint32_t first, uint32_t step)
 {
     _Alignas(64) float x[CHUNK];
     double expected[CHUNK];
@@ -106,7 +107,8 @@ static void try_bits(subject *subjects, int count, uint32_t first, uint32_t step
         expected[i] = exp((double)x[i]);
     }
     for (int i = 0; i < count; i++)
-        judge(&subjects[i], x, expected);
+        if (weights || !subjects[i].weights)
+            judge(&subjects[i], x, expected);
 }
 
 static void try_range(subject *subjects, int count, float from, float to, uint32_t step)
@@ -117,7 +119,7 @@ static void try_range(subject *subjects, int count, float from, float to, uint32
 #pragma omp parallel for schedule(static)
 #endif
     for (int64_t i = 0; i < chunks; i++)
-        try_bits(subjects, count, first + (uint32_t)i * CHUNK * step, step);
+        try_bits(subjects, count, i % 8 == 0, first + (uint32_t)i * CHUNK * step, step);
 }
 
 static void try_special(subject *subjects, int count)
