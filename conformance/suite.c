@@ -96,6 +96,8 @@ static void merge_of_seed(suite *s, uint64_t seed)
 /* Mostly small, so that many shapes are seen; some large enough for long walks. */
 static conformance_size size_of(const suite *s, int64_t i)
 {
+    if (s->options->small)
+        return SIZE_SMALL;
     if (!s->options->quick && i % 16 == 15)
         return SIZE_LARGE;
     return i % 4 == 3 ? SIZE_MEDIUM : SIZE_SMALL;
@@ -116,7 +118,7 @@ static void random_case(suite *s, int64_t i)
 
 static void all_cases(suite *s)
 {
-    int64_t fixed = (int64_t)conformance_fixed_count();
+    int64_t fixed = s->options->small ? 0 : (int64_t)conformance_fixed_count();
     conformance_case c;
     s->total = fixed + s->options->cases;
     for (int64_t i = 0; i < fixed; i++) {

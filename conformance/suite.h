@@ -17,6 +17,7 @@ typedef struct suite_options {
     uint64_t seed;
     int64_t cases;    /* random ones, beside the fixed ones */
     bool quick;       /* no large ones */
+    bool small;       /* small random ones alone */
     const char *only; /* the name of the one case to run; NULL: all */
     /* After each case; may be NULL. */
     void (*report)(void *user, const suite_case *done);

@@ -19,6 +19,10 @@ need_command() { # COMMAND PACKAGE REASON
     command -v "$1" >/dev/null 2>&1 || need_package "$2" "$3"
 }
 
+need_file() { # FILE PACKAGE REASON
+    [ -e "$1" ] || need_package "$2" "$3"
+}
+
 compiler() {
     local name
     for name in "${CC:-}" cc gcc clang; do

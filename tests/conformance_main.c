@@ -18,10 +18,11 @@ typedef struct arguments {
 
 static const char usage[] =
     "usage: rfa_conformance [--backend NAME] [--device N] [--seed S] [--cases N]\n"
-    "                       [--case NAME] [--quick] [--verbose]\n"
-    "  --cases N    random cases beside the fixed ones (400; with --quick 150)\n"
+    "                       [--case NAME] [--quick] [--small] [--verbose]\n"
+    "  --cases N    random cases beside the fixed ones (400; with --quick or --small 150)\n"
     "  --case NAME  one case, by the name that a failure printed\n"
     "  --quick      no large cases\n"
+    "  --small      small random cases alone, for slow machines\n"
     "  --verbose    a line for every case\n";
 
 static bool read_number(const char *text, uint64_t most, uint64_t *value)
@@ -64,6 +65,8 @@ static bool parse(arguments *a, int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0)
             a->suite.quick = true;
+        else if (strcmp(argv[i], "--small") == 0)
+            a->suite.small = true;
         else if (strcmp(argv[i], "--verbose") == 0)
             a->verbose = true;
         else if (i + 1 < argc && take_option(a, argv[i], argv[i + 1]))
@@ -72,7 +75,7 @@ static bool parse(arguments *a, int argc, char **argv)
             return false;
     }
     if (a->suite.cases < 0)
-        a->suite.cases = a->suite.quick ? 150 : 400;
+        a->suite.cases = a->suite.quick || a->suite.small ? 150 : 400;
     return true;
 }
 

@@ -159,6 +159,14 @@ class Devices(Command):
         self.assertIn(b"/nonexistent/modules", done.stdout)
         self.assertIn(b"cpu:0", done.stdout)
 
+    def test_kernels_of_the_environment_s_choice(self):
+        done = rfa("devices", environment={"RFA_CPU_ISA": "portable"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, rb"cpu:0 .*, ISA portable \(of portable")
+        done = rfa("devices", environment={"RFA_CPU_ISA": "z80"})
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, rb'not usable: RFA_CPU_ISA is "z80", no set of kernels')
+
 
 class Make(Command):
     def test_writes_what_was_asked_for(self):

@@ -276,31 +276,3 @@ Test(registry, the_environment_chooses_the_backend)
     cr_expect_null(ctx);
     cr_expect_not_null(strstr(rfa_last_error(NULL), "abacus"), "%s", rfa_last_error(NULL));
 }
-
-Test(registry, the_environment_chooses_the_isa)
-{
-    rfa_device_info device;
-    rfa_context *ctx = NULL;
-    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
-    options.backend = "cpu";
-    setenv("RFA_CPU_ISA", "portable", 1);
-    cr_assert_eq(rfa_context_create(&ctx, &options), RFA_OK, "%s", rfa_last_error(NULL));
-    cr_expect_eq(rfa_device_get("cpu", 0, &device), RFA_OK, "%s", rfa_last_error(NULL));
-    cr_expect_not_null(strstr(device.detail, "ISA portable"), "%s", device.detail);
-    rfa_context_destroy(ctx);
-}
-
-Test(registry, an_unknown_isa_is_said_and_not_replaced)
-{
-    rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
-    rfa_context *ctx = NULL;
-    options.backend = "cpu";
-    setenv("RFA_CPU_ISA", "z80", 1);
-    cr_expect_neq(rfa_context_create(&ctx, &options), RFA_OK);
-    cr_expect_null(ctx);
-    cr_expect_not_null(strstr(rfa_last_error(NULL), "RFA_CPU_ISA"), "%s", rfa_last_error(NULL));
-    cr_expect_not_null(strstr(rfa_last_error(NULL), "z80"), "%s", rfa_last_error(NULL));
-    unsetenv("RFA_CPU_ISA");
-    cr_expect_eq(rfa_context_create(&ctx, &options), RFA_OK, "%s", rfa_last_error(NULL));
-    rfa_context_destroy(ctx);
-}

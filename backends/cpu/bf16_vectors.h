@@ -85,7 +85,7 @@ INLINE bool any_but_one(vector x)
     return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(1), _CMP_NEQ_UQ) != 0;
 }
 
-/* 2^x for x up to 1, within 3 units in the last place; NaN for NaN. */
+/* 2^x for x up to 1, within 3.1 units in the last place; NaN for NaN. */
 INLINE vector exp_2(vector x)
 {
     __m512 fraction = _mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
@@ -153,7 +153,7 @@ INLINE bool any_but_one(vector x)
     return vmaxvq_u32((uint32x4_t)(x != 1.0f)) != 0;
 }
 
-/* 2^x for x up to 1, within 3 units in the last place; NaN for NaN. */
+/* 2^x for x up to 1, within 3.1 units in the last place; NaN for NaN. */
 INLINE vector exp_2(vector x)
 {
     const words keep = ~(words)(x < EXP_2_ZERO);

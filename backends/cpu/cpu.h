@@ -101,6 +101,12 @@ typedef struct cpu_scratch {
     uint64_t *sort;                     /* by key block */
 } cpu_scratch;
 
+/* The tasks of one head that are still to be done; see run.c. */
+typedef struct cpu_turn {
+    _Atomic int64_t begun; /* groups */
+    _Atomic int64_t cost;  /* of the last one that ended; INT64_MAX before */
+} cpu_turn;
+
 typedef struct cpu_layout {
     size_t size;
     int32_t threads;
@@ -118,7 +124,9 @@ typedef struct cpu_layout {
     char *keys, *values;          /* packed, by pair of the wave, then by key block */
     _Atomic uint32_t *keys_state; /* see pack.c; likewise */
     _Atomic uint32_t *values_state;
-    cpu_result *result; /* by task: (batch, head, group) */
+    cpu_turn *turn;         /* by q head of the wave */
+    _Atomic int64_t *front; /* of it: nothing is to be done before this one */
+    cpu_result *result;     /* by task: (batch, head, group) */
 } cpu_layout;
 
 /* A call, read by all threads. */
@@ -212,7 +220,8 @@ rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *wo
 rfa_status cpu_merge(const cpu_state *state, const rfa_merge_problem *p, rfa_error *err);
 
 /* The instruction set to use: RFA_CPU_ISA's choice, else the best that runs
- * here. RFA_NO_DEVICE when RFA_CPU_ISA names none that does. */
+ * here. RFA_NO_DEVICE when RFA_CPU_ISA names one that does not run here,
+ * RFA_INVALID_ARGUMENT when it names none that was compiled. */
 rfa_status cpu_choose_isa(const cpu_isa **isa, rfa_error *err);
 /* The same, and gets from the operating system what using it takes. */
 rfa_status cpu_enable_isa(const cpu_isa **isa, rfa_error *err);

@@ -136,14 +136,22 @@ static bool chosen_unasked(const cpu_isa *isa)
 
 /* ---- The choice -------------------------------------------------------------------- */
 
-/* " portable avx2", for those that run here. */
-static void list_usable(char *text, size_t size)
+/* " portable avx2": those that run here, or all that were compiled. */
+static void list_isas(bool all, char *text, size_t size)
 {
     size_t used = 0;
     text[0] = '\0';
     for (int i = 0; i < BUILT && used < size; i++)
-        if (runs_here(&built[i]))
+        if (all || runs_here(&built[i]))
             used += (size_t)snprintf(text + used, size - used, " %s", built[i].name);
+}
+
+static bool is_built(const char *name)
+{
+    for (int i = 0; i < BUILT; i++)
+        if (strcmp(name, built[i].name) == 0)
+            return true;
+    return false;
 }
 
 /* The best one up to number `last`, or NULL. */
@@ -161,13 +169,18 @@ static const cpu_isa *best_isa(const char *wanted, int last)
 rfa_status cpu_choose_isa(const cpu_isa **isa, rfa_error *err)
 {
     const char *wanted = getenv("RFA_CPU_ISA");
-    char usable[80];
+    char names[80];
     *isa = best_isa(wanted, BUILT - 1);
     if (*isa)
         return RFA_OK;
-    list_usable(usable, sizeof(usable));
-    return rfa_fail(err, RFA_NO_DEVICE, "RFA_CPU_ISA is \"%.40s\", this processor runs:%s", wanted,
-                    usable);
+    bool known = wanted && is_built(wanted);
+    list_isas(!known, names, sizeof(names));
+    if (!known)
+        return rfa_fail(err, RFA_INVALID_ARGUMENT,
+                        "RFA_CPU_ISA is \"%.40s\", no set of kernels of this build, which has:%s",
+                        wanted, names);
+    return rfa_fail(err, RFA_NO_DEVICE, "RFA_CPU_ISA is \"%.40s\", this processor runs only:%s",
+                    wanted, names);
 }
 
 rfa_status cpu_enable_isa(const cpu_isa **isa, rfa_error *err)
@@ -188,7 +201,7 @@ rfa_status cpu_enable_isa(const cpu_isa **isa, rfa_error *err)
 void cpu_describe_isa(const cpu_isa *chosen, char *text, size_t size)
 {
     char usable[80];
-    list_usable(usable, sizeof(usable));
+    list_isas(false, usable, sizeof(usable));
     snprintf(text, size, "ISA %s (of%s)", chosen->name, usable);
 }
 

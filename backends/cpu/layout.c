@@ -57,6 +57,8 @@ static void place_packed(cpu_layout *l, const rfa_problem *p, const cpu_kernels 
     l->wave = cpu_min(pairs, cpu_ceil_div((int64_t)l->threads * WAVE_TASKS, per_pair + !per_pair));
     l->keys_size = keys * (uint64_t)cpu_padded(kernels, p->dim) * (uint64_t)kernels->element;
     l->values_size = keys * (uint64_t)cpu_padded(kernels, p->dim_v) * (uint64_t)kernels->element;
+    l->turn = place(at, l->wave, (uint64_t)(p->heads_q / p->heads_kv), sizeof(*l->turn));
+    l->front = place(at, 1, 1, sizeof(*l->front));
     l->keys_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->keys_state));
     l->values_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->values_state));
     l->keys = place(at, l->wave, (uint64_t)p->blocks_k, l->keys_size);

@@ -15,46 +15,90 @@ static cpu_job start_job(const cpu_state *state, const rfa_problem *p, bool list
 
 /* ---- Attention -------------------------------------------------------------------------- */
 
-/* Task number i of a wave. The heads that share k and v run side by side; under
- * the causal mask later groups see more: the longest tasks first. */
-static int64_t task_of(const rfa_problem *p, int64_t first_pair, int64_t pairs, int64_t i)
+/* Heads differ in how much they skip, and only running them shows it: after one task
+ * of each, those come first whose last finished task cost most, so that no long one is
+ * left for the end while other threads have nothing more to do. Heads of much the same
+ * cost follow one another, for their k and v to stay in caches. */
+static int cost_class(int64_t cost)
 {
-    int64_t share = p->heads_q / p->heads_kv, member = i % share, pair, group;
-    i /= share;
-    if (p->causal) {
-        pair = first_pair + i % pairs;
-        group = p->groups - 1 - i / pairs;
-    } else {
-        pair = first_pair + i / p->groups;
-        group = i % p->groups;
+    int exponent = 63 - __builtin_clzll((uint64_t)cost | 1);
+    return 2 * exponent + (int)(cost >> (exponent > 0 ? exponent - 1 : 0) & 1);
+}
+
+/* Heads that are looked at before one is chosen. */
+enum { CHOICE = 64 };
+
+/* The head that goes first, or -1 if there is none left. */
+static int64_t choose_head(const cpu_job *job, int64_t heads)
+{
+    int64_t best = -1, front = atomic_load_explicit(job->layout.front, memory_order_relaxed);
+    int best_class = -1;
+    for (int64_t h = front, end = cpu_min(front + CHOICE, heads); h < end; h++) {
+        const cpu_turn *turn = &job->layout.turn[h];
+        if (atomic_load_explicit(&turn->begun, memory_order_relaxed) >= job->p->groups) {
+            if (best < 0)
+                end = cpu_min(h + 1 + CHOICE, heads);
+            continue;
+        }
+        if (best < 0 && h > front)
+            atomic_store_explicit(job->layout.front, h, memory_order_relaxed);
+        int class = cost_class(atomic_load_explicit(&turn->cost, memory_order_relaxed));
+        if (class > best_class) {
+            best = h;
+            best_class = class;
+        }
     }
-    return (pair * share + member) * p->groups + group;
+    return best;
+}
+
+/* The next task, or -1 after the last. */
+static int64_t take_task(const cpu_job *job, int64_t first_head, int64_t heads)
+{
+    const int64_t groups = job->p->groups;
+    for (int64_t head; (head = choose_head(job, heads)) >= 0;) {
+        cpu_turn *turn = &job->layout.turn[head];
+        int64_t group = atomic_fetch_add_explicit(&turn->begun, 1, memory_order_relaxed);
+        if (group >= groups)
+            continue;   /* another thread was faster */
+        if (group == 0) /* the others look at other heads, as long as there are some */
+            atomic_store_explicit(&turn->cost, 0, memory_order_relaxed);
+        /* Under the causal mask later groups see more. */
+        return (first_head + head) * groups + (job->p->causal ? groups - 1 - group : group);
+    }
+    return -1;
+}
+
+static void attend_tasks(const cpu_job *job, int64_t first_head, int64_t heads)
+{
+    cpu_scratch scratch;
+    cpu_scratch_of(&scratch, job, cpu_thread_number());
+    if (job->kernels->enter)
+        job->kernels->enter();
+    for (int64_t task; (task = take_task(job, first_head, heads)) >= 0;) {
+        cpu_result *result = &job->layout.result[task];
+        cpu_attend(job, task, &scratch, result);
+        /* Scores of a visit take about as long as the product of a kept block. */
+        atomic_store_explicit(&job->layout.turn[task / job->p->groups - first_head].cost,
+                              result->visited + result->kept, memory_order_relaxed);
+    }
+    if (job->kernels->leave)
+        job->kernels->leave();
 }
 
 /* All that reads k and v of these (batch entry, kv head). */
 static void attend_wave(const cpu_job *job, int64_t first_pair, int64_t pairs)
 {
-    const rfa_problem *p = job->p;
-    int64_t tasks = pairs * (p->heads_q / p->heads_kv) * p->groups;
+    int64_t share = job->p->heads_q / job->p->heads_kv;
     cpu_forget_packed(job);
+    for (int64_t h = 0; h < pairs * share; h++) {
+        atomic_store_explicit(&job->layout.turn[h].begun, 0, memory_order_relaxed);
+        atomic_store_explicit(&job->layout.turn[h].cost, INT64_MAX, memory_order_relaxed);
+    }
+    atomic_store_explicit(job->layout.front, 0, memory_order_relaxed);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(job->layout.threads)
 #endif
-    {
-        cpu_scratch scratch;
-        cpu_scratch_of(&scratch, job, cpu_thread_number());
-        if (job->kernels->enter)
-            job->kernels->enter();
-#ifdef _OPENMP
-#pragma omp for schedule(dynamic)
-#endif
-        for (int64_t i = 0; i < tasks; i++) {
-            int64_t task = task_of(p, first_pair, pairs, i);
-            cpu_attend(job, task, &scratch, &job->layout.result[task]);
-        }
-        if (job->kernels->leave)
-            job->kernels->leave();
-    }
+    attend_tasks(job, first_pair * share, pairs * share);
 }
 
 static void attend_all(const cpu_job *job, int64_t begin, int64_t end)
