@@ -82,7 +82,8 @@ typedef struct cpu_scratch {
     char *q;                            /* packed, by decision block */
     float *out;                         /* by decision block, then by panel */
     float *scores;                      /* of one key block, by panel */
-    void *weights;                      /* likewise, packed; may be the same array */
+    void *weights, *next_weights;       /* likewise, packed; may be the same array */
+    float *next_decay;                  /* of a product that waits */
     float *rows, *factor;               /* a decision block's output, row by row; 1 / l */
     float *row;                         /* one row of anything */
     float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */

@@ -75,9 +75,11 @@ static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p
     s->q = place(at, lanes, (uint64_t)cpu_padded(kernels, p->dim), (uint64_t)kernels->element);
     s->out = place(at, lanes, (uint64_t)cpu_padded(kernels, p->dim_v), sizeof(float));
     s->scores = place(at, keys, (uint64_t)l->lanes, sizeof(float));
-    s->weights = s->scores;
+    s->weights = s->next_weights = s->scores;
     if (kernels->element != sizeof(float))
         s->weights = place(at, keys, (uint64_t)l->lanes, (uint64_t)kernels->element);
+    if (kernels->weights_accumulate)
+        s->next_weights = place(at, keys, (uint64_t)l->lanes, (uint64_t)kernels->element);
     s->rows = place(at, l->lanes, (uint64_t)p->dim_v, sizeof(float));
     s->factor = place(at, l->lanes, 1, sizeof(float));
     s->position_q = place(at, cpu_min(p->visit_q, p->len_q), 1, sizeof(int64_t));
@@ -88,7 +90,7 @@ static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p
     s->skipped = place(at, lanes, 1, sizeof(double));
     s->kappa_count = place(at, lanes, 1, sizeof(int32_t));
     s->block = place(at, l->group_blocks, 1, sizeof(*s->block));
-    float **const of_block[] = {&s->block_max, &s->reference, &s->decay,
+    float **const of_block[] = {&s->block_max, &s->reference, &s->decay, &s->next_decay,
                                 &s->mass,      &s->lost,      &s->spent};
     for (size_t i = 0; i < sizeof(of_block) / sizeof(of_block[0]); i++)
         *of_block[i] = place(at, l->lanes, 1, sizeof(float));

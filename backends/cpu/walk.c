@@ -5,7 +5,10 @@
  * widened to f32 once for all decision blocks of the group, values once and only
  * if one of them keeps the block. For each decision block: scores, row maxima,
  * (exponentials,) decision, (exponentials,) weights times values. Dense and
- * never-skipping rules do the very same arithmetic. */
+ * never-skipping rules do the very same arithmetic.
+ *
+ * Where kernels can multiply and exponentiate at once, the product of a kept block
+ * waits for the next block's exponentials. */
 #include <string.h>
 
 #include "convert.h"
@@ -20,6 +23,8 @@ typedef struct walk {
     int64_t rows, blocks; /* of the group, that exist */
     int64_t visits;       /* length of the list */
     rfa_skip_rule rule;
+    void *weights, *next_weights; /* the next block's, and the one's after it */
+    cpu_product waiting;          /* no product without .out */
 } walk;
 
 /* The key block at hand. */
@@ -39,6 +44,8 @@ static walk start_walk(const cpu_job *job, int64_t task, const cpu_scratch *scra
 {
     const rfa_problem *p = job->p;
     walk w = {.job = job, .scratch = scratch, .result = result};
+    w.weights = scratch->weights;
+    w.next_weights = scratch->next_weights;
     bool bad;
     w.group = task % p->groups;
     w.head = task / p->groups % p->heads_q;
@@ -142,49 +149,90 @@ static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
     return first < t->keys;
 }
 
-static void keep_block(const walk *w, tile *t, cpu_block *block, bool partly_masked)
+/* The product waits for the next exponentials; both arrays that it reads are its own. */
+static void let_wait(walk *w, cpu_product product)
+{
+    const cpu_scratch *s = w->scratch;
+    void *weights = w->weights;
+    memcpy(s->next_decay, product.decay, (size_t)w->job->layout.lanes * sizeof(*s->next_decay));
+    product.decay = s->next_decay;
+    w->waiting = product;
+    w->weights = w->next_weights;
+    w->next_weights = weights;
+}
+
+static void finish_waiting(walk *w)
+{
+    if (w->waiting.out)
+        w->job->kernels->accumulate(&w->waiting, w->job->layout.lanes);
+    w->waiting.out = NULL;
+}
+
+static void keep_block(walk *w, tile *t, cpu_block *block, bool partly_masked)
 {
     const cpu_job *job = w->job;
     const cpu_scratch *s = w->scratch;
-    const cpu_block_sizes sizes = {t->keys, job->p->dim_v};
     if (!t->packed_values)
         t->packed_values = cpu_packed_values(job, w->batch, w->head_kv, t->block, s, &t->finite);
+    const cpu_product product = {
+        t->packed_values, w->weights, {t->keys, job->p->dim_v}, s->decay, block->out};
     /* Rows must not meet values that the mask hides from them where 0 times the
      * value is not 0. */
     if (partly_masked && !t->finite)
-        job->kernels->accumulate_seen(t->packed_values, sizes, s->weights, job->layout.lanes,
-                                      s->decay, s->seen, block->out);
+        job->kernels->accumulate_seen(&product, job->layout.lanes, s->seen);
+    else if (job->kernels->weights_accumulate)
+        let_wait(w, product);
     else
-        job->kernels->accumulate(t->packed_values, sizes, s->weights, job->layout.lanes, s->decay,
-                                 block->out);
+        job->kernels->accumulate(&product, job->layout.lanes);
     cpu_rows_kept(job, w->rule, block, s);
     if (block->decisions)
         block->decisions[t->block / 32] |= 1u << (t->block % 32);
     w->result->kept++;
 }
 
-/* The block's exponentials into weights, their sums into mass. */
-static void weigh(const walk *w, const tile *t)
+/* The block's exponentials into weights, their sums into mass. No product waits afterwards. */
+static void weigh(walk *w, const tile *t)
 {
     const cpu_scratch *s = w->scratch;
-    w->job->kernels->weights(s->scores, t->keys, w->job->layout.lanes, w->job->p->scale,
-                             s->reference, s->weights, s->mass);
+    const cpu_kernels *kernels = w->job->kernels;
+    int32_t lanes = w->job->layout.lanes;
+    float scale = w->job->p->scale;
+    if (w->waiting.out)
+        kernels->weights_accumulate(s->scores, t->keys, lanes, scale, s->reference, w->weights,
+                                    s->mass, &w->waiting);
+    else
+        kernels->weights(s->scores, t->keys, lanes, scale, s->reference, w->weights, s->mass);
+    w->waiting.out = NULL;
 }
 
-static void visit(const walk *w, tile *t, cpu_block *block)
+/* The block's scores, and their maxima into block_max; true if some row does not see all. */
+static bool score(const walk *w, const tile *t, const cpu_block *block)
 {
     const cpu_job *job = w->job;
     const cpu_scratch *s = w->scratch;
+    const cpu_block_sizes sizes = {t->keys, job->p->dim};
     int32_t lanes = job->layout.lanes;
-    bool keep = block->n == 0 || block->dense || t->always_keep;
-    bool weighed = keep || job->exact;
     bool partly_masked = count_seen(w, t, block);
-
-    job->kernels->scores(t->packed_keys, (cpu_block_sizes){t->keys, job->p->dim}, block->q, lanes,
-                         s->scores);
+    if (!partly_masked && job->kernels->scores_maxima) {
+        job->kernels->scores_maxima(t->packed_keys, sizes, block->q, lanes, job->p->scale,
+                                    s->scores, s->block_max);
+        return false;
+    }
+    job->kernels->scores(t->packed_keys, sizes, block->q, lanes, s->scores);
     if (partly_masked)
         job->kernels->mask(s->scores, t->keys, lanes, s->seen);
     job->kernels->maxima(s->scores, t->keys, lanes, job->p->scale, s->block_max);
+    return partly_masked;
+}
+
+static void visit(walk *w, tile *t, cpu_block *block)
+{
+    const cpu_job *job = w->job;
+    const cpu_scratch *s = w->scratch;
+    bool keep = block->n == 0 || block->dense || t->always_keep;
+    bool weighed = keep || job->exact;
+    bool partly_masked = score(w, t, block);
+
     cpu_compare_maxima(job, block, s);
     if (weighed)
         weigh(w, t);
@@ -201,7 +249,7 @@ static void visit(const walk *w, tile *t, cpu_block *block)
     block->n++;
 }
 
-static void visit_tile(const walk *w, int64_t visit_number)
+static void visit_tile(walk *w, int64_t visit_number)
 {
     const rfa_problem *p = w->job->p;
     int64_t j = w->scratch->list[visit_number], first = j * p->block_k;
@@ -277,6 +325,7 @@ void cpu_attend(const cpu_job *job, int64_t task, const cpu_scratch *scratch, cp
     load_queries(&w);
     for (int64_t i = 0; i < w.visits; i++)
         visit_tile(&w, i);
+    finish_waiting(&w);
     for (int64_t i = 0; i < w.blocks; i++)
         finish_block(&w, &scratch->block[i]);
 }
