@@ -185,13 +185,18 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
     return status;
 }
 
-/* OpenMP's threads spin for some time after a call (16 ms under libgomp on Sapphire
- * Rapids), on the cores that the other process is about to be timed on. */
-static bool shares_cores(const bench_job *job)
+static bool on_host(const bench_job *job)
 {
-    return job->peer && rfa_context_device(job->ctx).device_type == kDLCPU;
+    return rfa_context_device(job->ctx).device_type == kDLCPU;
 }
 
+static bool shares_cores(const bench_job *job)
+{
+    return job->peer && on_host(job);
+}
+
+/* OpenMP's threads spin for some time after a call, on the cores that the other process
+ * is about to be timed on. */
 static void let_threads_sleep(void)
 {
     const struct timespec enough = {.tv_nsec = 100 * 1000 * 1000};
@@ -236,7 +241,7 @@ static rfa_status warm_up(bench_job *job, int index, bench_row *row, rfa_error *
     row->calls = 1;
     for (int i = 0; i < 2 && status == RFA_OK; i++)
         status = time_row(job, index, row, &seconds, err);
-    row->calls = bench_calls_for(seconds);
+    row->calls = bench_calls_for(seconds, on_host(job));
     return status;
 }
 
