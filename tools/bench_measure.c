@@ -185,14 +185,9 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
     return status;
 }
 
-static bool on_host(const bench_job *job)
-{
-    return rfa_context_device(job->ctx).device_type == kDLCPU;
-}
-
 static bool shares_cores(const bench_job *job)
 {
-    return job->peer && on_host(job);
+    return job->peer && rfa_context_device(job->ctx).device_type == kDLCPU;
 }
 
 /* OpenMP's threads spin for some time after a call, on the cores that the other process
@@ -241,7 +236,7 @@ static rfa_status warm_up(bench_job *job, int index, bench_row *row, rfa_error *
     row->calls = 1;
     for (int i = 0; i < 2 && status == RFA_OK; i++)
         status = time_row(job, index, row, &seconds, err);
-    row->calls = bench_calls_for(seconds, on_host(job));
+    row->calls = bench_calls_for(seconds, shares_cores(job));
     return status;
 }
 

@@ -6,17 +6,18 @@
 #include "tools/progress.h"
 
 /* Calls that are shorter are timed several in a row, so that what a mark on the
- * stream costs does not show, nor what waking a processor's cores costs. */
+ * stream costs does not show, nor, where two programs take turns on the same cores,
+ * what waking up costs. */
 #define SHORTEST 0.02
-#define SHORTEST_ON_HOST 0.2
+#define SHORTEST_IN_TURN 0.2
 #define MOST_CALLS 1024
 /* What a call costs the host is told by the first ones: a queue that is full makes
  * later ones wait for the device. */
 #define HOST_CALLS 16
 
-int bench_calls_for(double seconds, bool on_host)
+int bench_calls_for(double seconds, bool in_turn)
 {
-    double shortest = on_host ? SHORTEST_ON_HOST : SHORTEST;
+    double shortest = in_turn ? SHORTEST_IN_TURN : SHORTEST;
     if (!(seconds > shortest / MOST_CALLS))
         return MOST_CALLS;
     return seconds >= shortest ? 1 : (int)ceil(shortest / seconds);
