@@ -139,8 +139,7 @@ rfa_status cpu_layout_of(cpu_layout *l, const cpu_state *state, const rfa_proble
     l->group_blocks = cpu_min(p->visit_q / p->block_q, p->blocks_q);
     at.overflow = __builtin_mul_overflow(p->batch, p->heads_q, &l->groups) ||
                   __builtin_mul_overflow(l->groups, p->groups, &l->groups);
-    int64_t tasks = l->groups < state->threads ? l->groups * l->group_blocks : l->groups;
-    l->threads = (int32_t)cpu_min(state->threads, tasks > 0 ? tasks : 1);
+    l->threads = (int32_t)cpu_min(state->threads, l->groups > 0 ? l->groups : 1);
 
     place_shared(l, p, list_only, &at);
     if (!list_only)
