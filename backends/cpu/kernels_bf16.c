@@ -316,7 +316,12 @@ INLINE void keep_company(company *with)
 
 /* Two by `across` tiles of C in registers 0 to 3, the current step of A in 4 and
  * 5 and of B in 6 and 7. The second tiles across are a panel further on. A step's tile
- * products take 64 cycles of a unit of their own. */
+ * products take 64 cycles of a unit of their own.
+ *
+ * Every instruction that writes a tile waits for a physical register. A core whose other
+ * hyperthread is awake has ten of them for the eight tiles of a thread, so that with eight
+ * tiles in use loads and products all but take turns. A tile that was set to zero holds
+ * none: each is as soon as it has been read for the last time, and between calls all are. */
 INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, float *c,
                          company *with)
 {
@@ -331,11 +336,6 @@ INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, 
             tile_load(1, c_next, LINE);
             tile_load(3, c_last, LINE);
         }
-    } else {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
     }
     for (int32_t t = 0; t < a.depth; t += GRANULE) {
         int64_t step = t / GRANULE;
@@ -346,18 +346,27 @@ INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, 
             tile_load(7, b_next + step * TILE_LINES * CPU_PANEL, LINE);
             tile_dot(1, 4, 7);
         }
+        tile_zero(4);
         tile_load(5, a_below + step * LEFT_TILE, LINE);
         tile_dot(2, 5, 6);
-        if (across == 2)
+        tile_zero(6);
+        if (across == 2) {
             tile_dot(3, 5, 7);
+            tile_zero(7);
+        }
+        tile_zero(5);
         if (with)
             keep_company(with);
     }
     tile_store(0, c, LINE);
+    tile_zero(0);
     tile_store(2, c_below, LINE);
+    tile_zero(2);
     if (across == 2) {
         tile_store(1, c_next, LINE);
+        tile_zero(1);
         tile_store(3, c_last, LINE);
+        tile_zero(3);
     }
 }
 
