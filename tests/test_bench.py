@@ -179,8 +179,8 @@ class Peer(unittest.TestCase):
         # A first call, one that is timed to see how many make a round, three rounds;
         # in turn with each other.
         self.assertEqual([line for line in log if "torch-one" in line],
-                         2 * ["time torch-one 1"] + 3 * ["time torch-one 200"])
-        self.assertEqual(log[-2:], ["time torch-one 200", "time torch-two 100"])
+                         2 * ["time torch-one 1"] + 3 * ["time torch-one 20"])
+        self.assertEqual(log[-2:], ["time torch-one 20", "time torch-two 10"])
 
     def test_a_peer_that_fails(self):
         for manner, code, words in (

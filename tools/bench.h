@@ -71,9 +71,8 @@ void bench_result_free(bench_result *result);
 
 /* ---- the clock ---- */
 
-/* How many calls of this length make a round that is long enough to time; in_turn: on
- * cores that a peer uses too. */
-int bench_calls_for(double seconds, bool in_turn);
+/* How many calls of this length make a round that is long enough to time. */
+int bench_calls_for(double seconds);
 /* Seconds a call on args->stream, by the device's clock, and until a call returns
  * to the host. */
 rfa_status bench_time_calls(rfa_context *ctx, rfa_timer *timer, const rfa_attention_args *args,

@@ -6,21 +6,18 @@
 #include "tools/progress.h"
 
 /* Calls that are shorter are timed several in a row, so that what a mark on the
- * stream costs does not show, nor, where two programs take turns on the same cores,
- * what waking up costs. */
+ * stream costs does not show. */
 #define SHORTEST 0.02
-#define SHORTEST_IN_TURN 0.2
 #define MOST_CALLS 1024
 /* What a call costs the host is told by the first ones: a queue that is full makes
  * later ones wait for the device. */
 #define HOST_CALLS 16
 
-int bench_calls_for(double seconds, bool in_turn)
+int bench_calls_for(double seconds)
 {
-    double shortest = in_turn ? SHORTEST_IN_TURN : SHORTEST;
-    if (!(seconds > shortest / MOST_CALLS))
+    if (!(seconds > SHORTEST / MOST_CALLS))
         return MOST_CALLS;
-    return seconds >= shortest ? 1 : (int)ceil(shortest / seconds);
+    return seconds >= SHORTEST ? 1 : (int)ceil(SHORTEST / seconds);
 }
 
 rfa_status bench_time_calls(rfa_context *ctx, rfa_timer *timer, const rfa_attention_args *args,

@@ -41,15 +41,6 @@ typedef struct cpu_block_sizes {
     int32_t count, dim; /* keys; elements of each */
 } cpu_block_sizes;
 
-/* A product that may wait: out (by panel) = decay[lane] * out + values transposed
- * times weights. */
-typedef struct cpu_product {
-    const void *values, *weights;
-    cpu_block_sizes sizes;
-    const float *decay;
-    float *out;
-} cpu_product;
-
 typedef struct cpu_kernels {
     /* Bytes of a packed q, k, v or weight. Arrays have room for
      * cpu_padded(kernels, n) entries where n are asked for; the matrix kernels
@@ -75,9 +66,6 @@ typedef struct cpu_kernels {
     /* scores (by panel) = keys times q. */
     void (*scores)(const void *keys, cpu_block_sizes sizes, const void *q, int32_t lanes,
                    float *scores);
-    /* Both at once: `scores`, then `maxima`. NULL: no faster than one after the other. */
-    void (*scores_maxima)(const void *keys, cpu_block_sizes sizes, const void *q, int32_t lanes,
-                          float scale, float *scores, float *max);
 
     /* Sets the scores of keys at or past seen[lane] to -inf. */
     void (*mask)(float *scores, int32_t count, int32_t lanes, const int32_t *seen);
@@ -90,14 +78,12 @@ typedef struct cpu_kernels {
     void (*weights)(float *scores, int32_t count, int32_t lanes, float scale,
                     const float *reference, void *weights, float *sum);
 
-    void (*accumulate)(const cpu_product *product, int32_t lanes);
-    /* Both at once: `weights` of one block and `accumulate` of another, on units of their
-     * own. NULL: no faster than one after the other. */
-    void (*weights_accumulate)(float *scores, int32_t count, int32_t lanes, float scale,
-                               const float *reference, void *weights, float *sum,
-                               const cpu_product *product);
-    /* `accumulate` without products of weights past seen[lane]; slow. */
-    void (*accumulate_seen)(const cpu_product *product, int32_t lanes, const int32_t *seen);
+    /* out (by panel) = decay[lane] * out + values transposed times weights. */
+    void (*accumulate)(const void *values, cpu_block_sizes sizes, const void *weights,
+                       int32_t lanes, const float *decay, float *out);
+    /* The same, without products of weights past seen[lane]; slow. */
+    void (*accumulate_seen)(const void *values, cpu_block_sizes sizes, const void *weights,
+                            int32_t lanes, const float *decay, const int32_t *seen, float *out);
 
     /* rows[lane][0 .. dim) = out (by panel) times factor[lane]. */
     void (*unpack)(const float *out, int32_t dim, int32_t lanes, const float *factor, float *rows);

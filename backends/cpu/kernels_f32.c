@@ -129,33 +129,35 @@ static void scores(const void *keys, cpu_block_sizes sizes, const void *q, int32
     }
 }
 
-static void accumulate(const cpu_product *p, int32_t lanes)
+static void accumulate(const void *values, cpu_block_sizes sizes, const void *weights_,
+                       int32_t lanes, const float *decay, float *out)
 {
-    int32_t count = p->sizes.count, dim = p->sizes.dim;
+    int32_t count = sizes.count, dim = sizes.dim;
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL) {
         int32_t width = panel_width(lanes, lane);
-        const float *panel = (const float *)p->weights + (int64_t)lane * (count + CPU_SLACK);
-        float *to = p->out + (int64_t)lane * (dim + CPU_SLACK);
+        const float *panel = (const float *)weights_ + (int64_t)lane * (count + CPU_SLACK);
+        float *to = out + (int64_t)lane * (dim + CPU_SLACK);
         for (int32_t d = 0; d < dim; d += TILE_ROWS)
-            product_panel((const float *)p->values + d, dim + CPU_SLACK, 1, panel, count, width,
-                          p->decay + lane, to + (int64_t)d * width);
+            product_panel((const float *)values + d, dim + CPU_SLACK, 1, panel, count, width,
+                          decay + lane, to + (int64_t)d * width);
     }
 }
 
-static void accumulate_seen(const cpu_product *p, int32_t lanes, const int32_t *seen)
+static void accumulate_seen(const void *values, cpu_block_sizes sizes, const void *weights_,
+                            int32_t lanes, const float *decay, const int32_t *seen, float *out)
 {
-    int32_t count = p->sizes.count, dim = p->sizes.dim;
+    int32_t count = sizes.count, dim = sizes.dim;
     for (int32_t lane = 0; lane < lanes; lane++) {
         int32_t panel = lane / CPU_PANEL * CPU_PANEL, width = panel_width(lanes, panel);
-        const float *weight = (const float *)p->weights + (int64_t)panel * (count + CPU_SLACK);
-        float *to = p->out + (int64_t)panel * (dim + CPU_SLACK) + lane - panel;
+        const float *weight = (const float *)weights_ + (int64_t)panel * (count + CPU_SLACK);
+        float *to = out + (int64_t)panel * (dim + CPU_SLACK) + lane - panel;
         for (int32_t d = 0; d < dim; d++, to += width) {
-            const float *value = (const float *)p->values + d;
+            const float *value = (const float *)values + d;
             float sum = 0;
             for (int32_t c = 0; c < seen[lane]; c++)
                 sum += weight[(int64_t)c * width + lane - panel] *
                        value[(int64_t)c * (dim + CPU_SLACK)];
-            *to = *to * p->decay[lane] + sum;
+            *to = *to * decay[lane] + sum;
         }
     }
 }

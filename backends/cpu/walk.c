@@ -1,14 +1,11 @@
-/* A task: a visit group of one head or some of its decision blocks, from q to out.
+/* A task: one visit group of one head, from q to out.
  *
  * The group's rows, scaled and transposed into lanes, stay in the thread's
  * scratch, and so do their outputs. The group walks its list once; keys are
  * widened to f32 once for all decision blocks of the group, values once and only
  * if one of them keeps the block. For each decision block: scores, row maxima,
  * (exponentials,) decision, (exponentials,) weights times values. Dense and
- * never-skipping rules do the very same arithmetic.
- *
- * Where kernels can multiply and exponentiate at once, the product of a kept block
- * waits for the next block's exponentials. */
+ * never-skipping rules do the very same arithmetic. */
 #include <string.h>
 
 #include "convert.h"
@@ -18,13 +15,11 @@ typedef struct walk {
     const cpu_job *job;
     const cpu_scratch *scratch;
     const cpu_sequence *sequence;
+    cpu_result *result;
     int64_t batch, head, head_kv, group;
-    int64_t rows;       /* of the group, that exist */
-    int64_t begin, end; /* its decision blocks that are this task's and exist */
-    int64_t visits;     /* length of the list */
+    int64_t rows, blocks; /* of the group, that exist */
+    int64_t visits;       /* length of the list */
     rfa_skip_rule rule;
-    void *weights, *next_weights; /* the next block's, and the one's after it */
-    cpu_product waiting;          /* no product without .out */
 } walk;
 
 /* The key block at hand. */
@@ -39,33 +34,31 @@ typedef struct tile {
 
 /* ---- Start --------------------------------------------------------------------------- */
 
-static walk start_walk(const cpu_job *job, cpu_task task, const cpu_scratch *scratch)
+static walk start_walk(const cpu_job *job, int64_t task, const cpu_scratch *scratch,
+                       cpu_result *result)
 {
     const rfa_problem *p = job->p;
-    walk w = {.job = job, .scratch = scratch};
-    w.weights = scratch->weights;
-    w.next_weights = scratch->next_weights;
+    walk w = {.job = job, .scratch = scratch, .result = result};
     bool bad;
-    w.batch = task.batch;
-    w.head = task.head;
-    w.group = task.group;
+    w.group = task % p->groups;
+    w.head = task / p->groups % p->heads_q;
+    w.batch = task / p->groups / p->heads_q;
     w.sequence = cpu_sequence_of(job, w.batch);
     w.head_kv = w.head / (p->heads_q / p->heads_kv);
     w.rows = cpu_min(p->visit_q, w.sequence->len_q - w.group * p->visit_q);
-    w.begin = task.begin;
-    w.end = w.rows > 0 ? cpu_min(cpu_ceil_div(w.rows, p->block_q), task.end) : 0;
+    w.blocks = w.rows > 0 ? cpu_ceil_div(w.rows, p->block_q) : 0;
     w.rule = cpu_rule_of(job, w.batch, w.head, &bad);
     return w;
 }
 
 /* Outputs by block exist for the longest sequence; a shorter one has 0 there. */
-static void clear_decisions(const walk *w, cpu_task task)
+static void clear_decisions(const walk *w)
 {
     const rfa_problem *p = w->job->p;
     int64_t first = w->group * (p->visit_q / p->block_q);
-    int64_t end = cpu_min(first + task.end, p->blocks_q);
+    int64_t end = cpu_min(first + p->visit_q / p->block_q, p->blocks_q);
     size_t words = (size_t)cpu_ceil_div(p->blocks_k, 32);
-    for (int64_t i = first + task.begin; p->decisions.data && i < end; i++)
+    for (int64_t i = first; p->decisions.data && i < end; i++)
         memset(cpu_at(&p->decisions, sizeof(uint32_t), w->batch, w->head, i), 0,
                words * sizeof(uint32_t));
 }
@@ -73,7 +66,7 @@ static void clear_decisions(const walk *w, cpu_task task)
 static void write_visit_order(const walk *w)
 {
     const rfa_problem *p = w->job->p;
-    if (!p->visit_order.data || w->begin > 0)
+    if (!p->visit_order.data)
         return;
     int32_t *slot = (int32_t *)cpu_at(&p->visit_order, 4, w->batch, w->head, w->group);
     if (w->visits > 0)
@@ -90,8 +83,7 @@ static void place_block(const walk *w, int64_t index)
     int64_t row = index * p->block_q, number = w->group * (p->visit_q / p->block_q) + index;
     *block = (cpu_block){.rows = (int32_t)cpu_min(p->block_q, w->rows - row),
                          .row = w->group * p->visit_q + row,
-                         .lane = index * w->job->layout.lanes,
-                         .result = cpu_results_of(w->job, w->batch, w->head, w->group) + index};
+                         .lane = index * w->job->layout.lanes};
     block->visible = rfa_visible_blocks(cpu_shape_of(p, w->sequence), block->row + block->rows);
     block->dense = w->rule.kind == RFA_SKIP_DENSE || w->sequence->dense_rows[number];
     block->q = w->scratch->q + block->lane * cpu_padded(kernels, p->dim) * kernels->element;
@@ -101,23 +93,21 @@ static void place_block(const walk *w, int64_t index)
             (uint32_t *)cpu_at(&p->decisions, sizeof(uint32_t), w->batch, w->head, number);
     for (int64_t i = 0; i < w->visits; i++)
         block->visits += w->scratch->list[i] < block->visible;
-    block->result->rows = block->rows;
-    block->result->total = block->visible;
-    block->result->visited = block->visits;
+    w->result->total += block->visible;
+    w->result->visited += block->visits;
 }
 
 static void clear_rows(const walk *w)
 {
     const cpu_scratch *s = w->scratch;
-    size_t first = (size_t)(w->begin * w->job->layout.lanes);
-    size_t lanes = (size_t)(w->end * w->job->layout.lanes) - first;
+    size_t lanes = (size_t)(w->blocks * w->job->layout.lanes);
     size_t entries = (size_t)cpu_padded(w->job->kernels, w->job->p->dim_v);
-    memset(s->out + first * entries, 0, lanes * entries * sizeof(*s->out));
-    memset(s->sum + first, 0, lanes * sizeof(*s->sum));
-    memset(s->skipped + first, 0, lanes * sizeof(*s->skipped));
-    memset(s->kappa + first, 0, lanes * sizeof(*s->kappa));
-    memset(s->kappa_count + first, 0, lanes * sizeof(*s->kappa_count));
-    for (size_t i = first; i < first + lanes; i++)
+    memset(s->out, 0, lanes * entries * sizeof(*s->out));
+    memset(s->sum, 0, lanes * sizeof(*s->sum));
+    memset(s->skipped, 0, lanes * sizeof(*s->skipped));
+    memset(s->kappa, 0, lanes * sizeof(*s->kappa));
+    memset(s->kappa_count, 0, lanes * sizeof(*s->kappa_count));
+    for (size_t i = 0; i < lanes; i++)
         s->max[i] = s->log_sum[i] = -(float)INFINITY;
 }
 
@@ -130,7 +120,7 @@ static void load_queries(const walk *w)
         int64_t row = w->group * p->visit_q + r;
         w->scratch->position_q[r] = s->first_q + (s->order_q ? s->order_q[row] : row);
     }
-    for (int64_t i = w->begin; i < w->end; i++) {
+    for (int64_t i = 0; i < w->blocks; i++) {
         const cpu_block *block = &w->scratch->block[i];
         w->job->kernels->pack_q(&q, w->scratch->position_q + i * p->block_q, block->rows,
                                 w->job->layout.lanes, p->scale, block->q);
@@ -152,90 +142,49 @@ static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
     return first < t->keys;
 }
 
-/* The product waits for the next exponentials; both arrays that it reads are its own. */
-static void let_wait(walk *w, cpu_product product)
-{
-    const cpu_scratch *s = w->scratch;
-    void *weights = w->weights;
-    memcpy(s->next_decay, product.decay, (size_t)w->job->layout.lanes * sizeof(*s->next_decay));
-    product.decay = s->next_decay;
-    w->waiting = product;
-    w->weights = w->next_weights;
-    w->next_weights = weights;
-}
-
-static void finish_waiting(walk *w)
-{
-    if (w->waiting.out)
-        w->job->kernels->accumulate(&w->waiting, w->job->layout.lanes);
-    w->waiting.out = NULL;
-}
-
-static void keep_block(walk *w, tile *t, cpu_block *block, bool partly_masked)
+static void keep_block(const walk *w, tile *t, cpu_block *block, bool partly_masked)
 {
     const cpu_job *job = w->job;
     const cpu_scratch *s = w->scratch;
+    const cpu_block_sizes sizes = {t->keys, job->p->dim_v};
     if (!t->packed_values)
         t->packed_values = cpu_packed_values(job, w->batch, w->head_kv, t->block, s, &t->finite);
-    const cpu_product product = {
-        t->packed_values, w->weights, {t->keys, job->p->dim_v}, s->decay, block->out};
     /* Rows must not meet values that the mask hides from them where 0 times the
      * value is not 0. */
     if (partly_masked && !t->finite)
-        job->kernels->accumulate_seen(&product, job->layout.lanes, s->seen);
-    else if (job->kernels->weights_accumulate)
-        let_wait(w, product);
+        job->kernels->accumulate_seen(t->packed_values, sizes, s->weights, job->layout.lanes,
+                                      s->decay, s->seen, block->out);
     else
-        job->kernels->accumulate(&product, job->layout.lanes);
+        job->kernels->accumulate(t->packed_values, sizes, s->weights, job->layout.lanes, s->decay,
+                                 block->out);
     cpu_rows_kept(job, w->rule, block, s);
     if (block->decisions)
         block->decisions[t->block / 32] |= 1u << (t->block % 32);
-    block->result->kept++;
+    w->result->kept++;
 }
 
-/* The block's exponentials into weights, their sums into mass. No product waits afterwards. */
-static void weigh(walk *w, const tile *t)
+/* The block's exponentials into weights, their sums into mass. */
+static void weigh(const walk *w, const tile *t)
 {
     const cpu_scratch *s = w->scratch;
-    const cpu_kernels *kernels = w->job->kernels;
-    int32_t lanes = w->job->layout.lanes;
-    float scale = w->job->p->scale;
-    if (w->waiting.out)
-        kernels->weights_accumulate(s->scores, t->keys, lanes, scale, s->reference, w->weights,
-                                    s->mass, &w->waiting);
-    else
-        kernels->weights(s->scores, t->keys, lanes, scale, s->reference, w->weights, s->mass);
-    w->waiting.out = NULL;
+    w->job->kernels->weights(s->scores, t->keys, w->job->layout.lanes, w->job->p->scale,
+                             s->reference, s->weights, s->mass);
 }
 
-/* The block's scores, and their maxima into block_max; true if some row does not see all. */
-static bool score(const walk *w, const tile *t, const cpu_block *block)
+static void visit(const walk *w, tile *t, cpu_block *block)
 {
     const cpu_job *job = w->job;
     const cpu_scratch *s = w->scratch;
-    const cpu_block_sizes sizes = {t->keys, job->p->dim};
     int32_t lanes = job->layout.lanes;
+    bool keep = block->n == 0 || block->dense || t->always_keep;
+    bool weighed = keep || job->exact;
     bool partly_masked = count_seen(w, t, block);
-    if (!partly_masked && job->kernels->scores_maxima) {
-        job->kernels->scores_maxima(t->packed_keys, sizes, block->q, lanes, job->p->scale,
-                                    s->scores, s->block_max);
-        return false;
-    }
-    job->kernels->scores(t->packed_keys, sizes, block->q, lanes, s->scores);
+
+    job->kernels->scores(t->packed_keys, (cpu_block_sizes){t->keys, job->p->dim}, block->q, lanes,
+                         s->scores);
     if (partly_masked)
         job->kernels->mask(s->scores, t->keys, lanes, s->seen);
     job->kernels->maxima(s->scores, t->keys, lanes, job->p->scale, s->block_max);
-    return partly_masked;
-}
-
-static void visit(walk *w, tile *t, cpu_block *block)
-{
-    const cpu_job *job = w->job;
-    const cpu_scratch *s = w->scratch;
-    bool keep = block->n == 0 || block->dense || t->always_keep;
-    bool weighed = keep || job->exact;
-    bool partly_masked = score(w, t, block);
-
     cpu_compare_maxima(job, block, s);
     if (weighed)
         weigh(w, t);
@@ -252,7 +201,7 @@ static void visit(walk *w, tile *t, cpu_block *block)
     block->n++;
 }
 
-static void visit_tile(walk *w, int64_t visit_number)
+static void visit_tile(const walk *w, int64_t visit_number)
 {
     const rfa_problem *p = w->job->p;
     int64_t j = w->scratch->list[visit_number], first = j * p->block_k;
@@ -260,7 +209,7 @@ static void visit_tile(walk *w, int64_t visit_number)
     t.keys = (int32_t)cpu_min(p->block_k, w->sequence->len_k - first);
     t.always_keep = w->sequence->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP;
     t.rest = cpu_orders_by_mass(p) ? w->scratch->rest[visit_number] : RFA_NO_PREDICTION;
-    for (int64_t i = w->begin; i < w->end; i++) {
+    for (int64_t i = 0; i < w->blocks; i++) {
         cpu_block *block = &w->scratch->block[i];
         if (j >= block->visible)
             continue;
@@ -305,30 +254,29 @@ static void finish_block(const walk *w, const cpu_block *block)
     w->job->kernels->unpack(block->out, w->job->p->dim_v, lanes, s->factor, s->rows);
     for (int32_t i = 0; i < block->rows; i++)
         recall += finish_row(w, block, i);
-    block->result->recall = recall;
+    double mean = recall / block->rows;
+    w->result->rows += block->rows;
+    w->result->recall += recall;
+    if (!(mean >= w->result->recall_min) && !isnan(w->result->recall_min))
+        w->result->recall_min = mean;
 }
 
-void cpu_attend(const cpu_job *job, cpu_task task, const cpu_scratch *scratch)
+void cpu_attend(const cpu_job *job, int64_t task, const cpu_scratch *scratch, cpu_result *result)
 {
-    cpu_result *results = cpu_results_of(job, task.batch, task.head, task.group);
-    int64_t bad_indices = 0;
-    walk w = start_walk(job, task, scratch);
-    memset(results + task.begin, 0, (size_t)(task.end - task.begin) * sizeof(*results));
-    clear_decisions(&w, task);
+    *result = (cpu_result){.recall_min = 1};
+    walk w = start_walk(job, task, scratch, result);
+    clear_decisions(&w);
     if (w.rows > 0)
-        w.visits = cpu_visit_list(job, w.batch, w.head, w.group, scratch, &bad_indices);
+        w.visits = cpu_visit_list(job, w.batch, w.head, w.group, scratch, result);
     write_visit_order(&w);
-    if (w.begin == 0)
-        results[0].bad_indices = bad_indices;
-    if (w.begin >= w.end)
+    if (w.rows <= 0)
         return;
-    for (int64_t i = w.begin; i < w.end; i++)
+    for (int64_t i = 0; i < w.blocks; i++)
         place_block(&w, i);
     clear_rows(&w);
     load_queries(&w);
     for (int64_t i = 0; i < w.visits; i++)
         visit_tile(&w, i);
-    finish_waiting(&w);
-    for (int64_t i = w.begin; i < w.end; i++)
+    for (int64_t i = 0; i < w.blocks; i++)
         finish_block(&w, &scratch->block[i]);
 }

@@ -2,27 +2,21 @@
  *
  * When the process ends, one line for each phase goes to stderr: its share of the time
  * that all threads together spent between the start and the end of parallel work.
- * One dtype and one calling thread at a time. The clock itself is in "rest". With
- * RFA_PHASES_APART in the environment, what kernels do at once is done one after the other. */
+ * One dtype and one calling thread at a time. The clock itself is in "rest". */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "backends/cpu/cpu.h"
 
-enum { PACKING, SCORES, MAXIMA, WEIGHTS, PRODUCTS, TOGETHER, OUTPUT, IDLE, PHASES };
+enum { PACKING, SCORES, MAXIMA, WEIGHTS, PRODUCTS, OUTPUT, IDLE, PHASES };
 
 static const char *const phase_names[PHASES] = {
-    [PACKING] = "packing of q, k and v",
-    [SCORES] = "scores",
-    [MAXIMA] = "masks and maxima",
-    [WEIGHTS] = "exponentials",
-    [PRODUCTS] = "weights times values",
-    [TOGETHER] = "the last two at once",
-    [OUTPUT] = "output",
+    [PACKING] = "packing of q, k and v",    [SCORES] = "scores",
+    [MAXIMA] = "masks and maxima",          [WEIGHTS] = "exponentials",
+    [PRODUCTS] = "weights times values",    [OUTPUT] = "output",
     [IDLE] = "waiting for the last thread",
 };
 
@@ -129,28 +123,12 @@ static void weights(float *of, int32_t count, int32_t lanes, float scale, const 
     add(WEIGHTS, start);
 }
 
-static void scores_maxima(const void *keys, cpu_block_sizes sizes, const void *q, int32_t lanes,
-                          float scale, float *to, float *max)
+static void accumulate(const void *values, cpu_block_sizes sizes, const void *by, int32_t lanes,
+                       const float *decay, float *out)
 {
     uint64_t start = clock_ns();
-    inner->scores_maxima(keys, sizes, q, lanes, scale, to, max);
-    add(SCORES, start);
-}
-
-static void accumulate(const cpu_product *product, int32_t lanes)
-{
-    uint64_t start = clock_ns();
-    inner->accumulate(product, lanes);
+    inner->accumulate(values, sizes, by, lanes, decay, out);
     add(PRODUCTS, start);
-}
-
-static void weights_accumulate(float *of, int32_t count, int32_t lanes, float scale,
-                               const float *reference, void *to, float *sum,
-                               const cpu_product *product)
-{
-    uint64_t start = clock_ns();
-    inner->weights_accumulate(of, count, lanes, scale, reference, to, sum, product);
-    add(TOGETHER, start);
 }
 
 static void unpack(const float *out, int32_t dim, int32_t lanes, const float *factor, float *rows)
@@ -187,14 +165,6 @@ const cpu_kernels *__wrap_cpu_kernels_for(const cpu_isa *isa, const rfa_problem 
     timed.weights = weights;
     timed.accumulate = accumulate;
     timed.unpack = unpack;
-    if (inner->scores_maxima && !getenv("RFA_PHASES_APART"))
-        timed.scores_maxima = scores_maxima;
-    else
-        timed.scores_maxima = NULL;
-    if (inner->weights_accumulate && !getenv("RFA_PHASES_APART"))
-        timed.weights_accumulate = weights_accumulate;
-    else
-        timed.weights_accumulate = NULL;
     timed.store = store;
     return &timed;
 }
