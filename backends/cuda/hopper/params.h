@@ -42,16 +42,21 @@
 #include <cuda.h>
 
 enum {
-    HOPPER_ROWS = 128,   /* q rows of a thread block: two decision blocks */
     HOPPER_BLOCK_Q = 64, /* one consumer warpgroup each */
     HOPPER_BLOCK_K = 128,
-    HOPPER_THREADS = 384,
-    HOPPER_STAGES = 3 /* K tiles, and V tiles, in flight */
+    HOPPER_MOST_GROUPS = 3, /* consumer warpgroups of a thread block: 3, or 2 */
+    HOPPER_K_STAGES = 3,    /* K tiles in flight */
+    HOPPER_V_STAGES = 2,
+    HOPPER_EXCHANGE_BYTES = 6144
 };
 
+#define HOPPER_THREADS(groups) (128 * ((groups) + 1))
+
 /* Tiles of q, k and v; then barriers and exchanges; 1024 to align the tiles. */
-#define HOPPER_SHARED_BYTES(head_dim)                                                              \
-    ((size_t)(head_dim)*2 * (HOPPER_ROWS + 2 * HOPPER_STAGES * HOPPER_BLOCK_K) + 1024 + 1024)
+#define HOPPER_SHARED_BYTES(head_dim, groups)                                                      \
+    ((size_t)(head_dim)*2 *                                                                        \
+         ((groups)*HOPPER_BLOCK_Q + (HOPPER_K_STAGES + HOPPER_V_STAGES) * HOPPER_BLOCK_K) +        \
+     HOPPER_EXCHANGE_BYTES + 1024)
 
 typedef struct hopper_params {
     CUtensorMap q, k, v; /* 64-byte aligned: keep them first */

@@ -1,0 +1,492 @@
+/* A consumer: one warpgroup, which computes 64 q rows, one decision block. */
+#ifndef RFA_HOPPER_CONSUMER_CUH
+#define RFA_HOPPER_CONSUMER_CUH
+
+#include "layout.cuh"
+#include "softmax.cuh"
+#include "wgmma.cuh"
+
+enum { GROUP_BARRIER = 2 }; /* named barriers: one a warpgroup */
+
+/* Below any score: where nothing was kept yet. (-inf - -inf would be NaN.) */
+constexpr float largest = 3.402823466e38f;
+
+enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
+
+template <typename T, int dim, walk_mode mode, int groups, bool pair> struct consumer {
+    using t = tile<dim>;
+    static constexpr int out_registers = dim / 2;
+    static constexpr bool votes = mode == WALK_VOTE || mode == WALK_MEASURED;
+    static constexpr bool measures = mode != WALK_DENSE && mode != WALK_VOTE;
+    /* Of one visit and row, in weights: more would not fit the input type or, summed up, make
+     * the output overflow early. */
+    static constexpr float most_mass = is_bf16<T> ? 1048576.f : 16384.f;
+
+    const hopper_params &p;
+    const shared_layout<dim, groups> &s;
+    const place &at;
+    int group, thread; /* warpgroup; thread in it */
+    float factor;      /* scale log2(e) */
+    int rows;          /* that exist */
+
+    /* Of this thread's two rows. Weights are 2^(score factor - offset). */
+    float offset[2], sum[2];
+    float level[2]; /* energy: ln sum; blasst and estimated masses: max over kept keys, unscaled */
+
+    float score[64]; /* then weights; then, two in one, in the first half, those of the products */
+    float out[out_registers];
+
+    /* ---- Products ---- */
+
+    __device__ __forceinline__ void issue_scores(uint32_t stage)
+    {
+        uint32_t q = wgmma_operand(s.q + group * t::q_bytes, 16);
+        uint32_t keys = wgmma_operand(s.k + stage * t::k_bytes, 16);
+        wgmma_pin(score);
+        wgmma_begin();
+        wgmma_shared_first<T>(score, q, keys);
+#pragma unroll
+        for (int step = 1; step < dim / 16; step++) {
+            int half = step / 4, inside = step % 4 * 32;
+            uint32_t b = keys + ((half * t::k_half + inside) >> 4);
+            wgmma_shared<T>(score, q + ((half * t::q_half + inside) >> 4), b);
+        }
+        wgmma_commit();
+    }
+
+    __device__ __forceinline__ void compute_scores(uint32_t stage, uint32_t listed)
+    {
+        issue_scores(stage);
+        wgmma_wait<0>();
+        wgmma_pin(score);
+        if (listed & RAGGED)
+            mask_past_end(score, (int)(p.len_k % HOPPER_BLOCK_K), thread % 4);
+    }
+
+    /* Output += weights times the V tile of visit n. */
+    __device__ __forceinline__ void add_values(int n)
+    {
+        uint32_t values =
+            wgmma_operand(s.v + n % HOPPER_V_STAGES * t::k_bytes, t::k_half);
+        WAIT_FOR_VISIT(v_ready, n);
+        wgmma_pin(out);
+        wgmma_begin();
+#pragma unroll
+        for (int step = 0; step < HOPPER_BLOCK_K / 16; step++)
+            wgmma_registers<T>(
+                out, __float_as_uint(score[4 * step]), __float_as_uint(score[4 * step + 1]),
+                __float_as_uint(score[4 * step + 2]), __float_as_uint(score[4 * step + 3]),
+                values + (step * 16 * 128 >> 4));
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_pin(out);
+    }
+
+    /* ---- Handing back; each also to the other block where a pair shares the tile ---- */
+
+    template <bool shared> __device__ __forceinline__ void arrive(uint32_t barrier, int speaker)
+    {
+        if (shared && speaker < 2)
+            cluster_barrier_arrive(cluster_address(barrier, speaker));
+        if (!shared && speaker == 0)
+            barrier_arrive(barrier);
+    }
+
+    /* By all threads, after a barrier of the warpgroup since the scores were computed. */
+    __device__ __forceinline__ void release_keys(uint32_t stage)
+    {
+        arrive<pair>(BARRIER(k_empty, stage), thread);
+    }
+
+    __device__ __forceinline__ void say_done(int n)
+    {
+        __syncwarp(); /* this lane speaks for the warp's reads */
+        arrive<pair && mode == WALK_DENSE>(BARRIER(done, n % SLOTS), thread % 32);
+    }
+
+    /* ---- Weights ---- */
+
+    __device__ __forceinline__ bool exists(int r)
+    {
+        return thread / 32 * 16 + thread % 32 / 4 + 8 * r < rows;
+    }
+
+    /* False for NaN. */
+    __device__ __forceinline__ bool fits(const float (&mass)[2])
+    {
+        return mass[0] <= most_mass && mass[1] <= most_mass;
+    }
+
+    /* Offsets that suit scores up to `top` too. */
+    __device__ __forceinline__ void raise_offsets(const float (&top)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            offset[r] = larger(offset[r], top[r] * factor);
+    }
+
+    /* All that was relative to other offsets. */
+    __device__ __forceinline__ void move_sums(const float (&decay)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            sum[r] *= decay[r];
+            if (measures)
+                memory(r).skipped *= decay[r];
+        }
+#pragma unroll
+        for (int i = 0; i < out_registers; i++)
+            out[i] *= decay[i / 2 % 2];
+    }
+
+    /* What is seldom needed of a row. Its four threads write the same. */
+    __device__ __forceinline__ row_memory &memory(int r)
+    {
+        return s.x->memory[group][thread / 4 + 32 * r];
+    }
+
+    __device__ __forceinline__ void pack_weights()
+    {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            score[i] = __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
+    }
+
+    /* ---- Decisions ---- */
+
+    __device__ __forceinline__ bool all_rows_vote(const float (&top)[2])
+    {
+        bool skip = true, energy = at.rule.kind == RFA_SKIP_ENERGY;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float above = energy ? fmaf(top[r], factor, -offset[r]) * 0.693147180559945309f
+                                 : (top[r] - level[r]) * p.scale;
+            skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
+        }
+        return group_all(GROUP_BARRIER + group, 128, skip);
+    }
+
+    /* again: the weights are relative to offsets that were raised for them. */
+    __device__ __forceinline__ verdict judge(const float (&mass)[2], bool again, bool must_keep,
+                                             int n)
+    {
+        float lost = 0, spent = 0;
+        bool veto = false;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float kept = sum[r], skipped = memory(r).skipped;
+            if (again) {
+                float decay = exp2_fast(memory(r).offset - offset[r]);
+                kept *= decay;
+                skipped *= decay;
+            }
+            rfa_row_share share = rfa_share_of_row(at.rule, kept, skipped, mass[r]);
+            lost += exists(r) ? share.lost : 0.f;
+            spent += exists(r) ? share.spent : 0.f;
+            veto |= exists(r) & (bool)share.veto;
+        }
+        if (mode == WALK_EXACT && !again && !fits(mass))
+            lost = NAN;
+        /* Threads of a row hold the same: even ones add up what would be lost, odd ones
+         * what was spent. */
+        float all = thread % 2 ? spent : lost;
+        all += __shfl_xor_sync(~0u, all, 4);
+        all += __shfl_xor_sync(~0u, all, 8);
+        all += __shfl_xor_sync(~0u, all, 16);
+        float4 *tell = thread % 2 ? &s.x->spent[group][n % 2] : &s.x->lost[group][n % 2];
+        if (thread % 32 < 2)
+            ((float *)tell)[thread / 32] = all;
+        veto = !group_all(GROUP_BARRIER + group, 128, !veto);
+        float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
+        lost = (l.x + l.y) + (l.z + l.w);
+        if (mode == WALK_EXACT && !again && !(lost == lost))
+            return WEIGH_AGAIN;
+        if (must_keep)
+            return KEEP_BLOCK;
+        float each = hopper_reciprocal((float)(rows > 0 ? rows : 1));
+        bool skip = rfa_visit_within_budget(at.rule, s.x->visit[n % VISITS_KNOWN].budget,
+                                            lost * each, ((w.x + w.y) + (w.z + w.w)) * each, veto);
+        return skip ? SKIP_BLOCK : KEEP_BLOCK;
+    }
+
+    /* The first to keep a visit, or the last to skip it, calls for V. */
+    __device__ __forceinline__ void publish(bool keep, int n)
+    {
+        if (thread != 0)
+            return;
+        uint32_t before = atomicAdd(&s.x->votes[n % SLOTS], keep ? KEPT << group : 1u);
+        if (before < KEPT && (keep || before == groups - 1))
+            barrier_arrive(BARRIER(wanted, n % SLOTS));
+    }
+
+    __device__ __forceinline__ void count_kept(const float (&mass)[2], const float (&top)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            sum[r] += mass[r];
+            if (votes)
+                level[r] = at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r])
+                                                           : larger(level[r], top[r]);
+            if (mode == WALK_ESTIMATED) {
+                level[r] = larger(level[r], top[r]);
+                if (rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f))
+                    learn(memory(r), mass[r] * exp2_fast(fmaf(-top[r], factor, offset[r])));
+            }
+        }
+    }
+
+    __device__ __forceinline__ void learn(row_memory &row, float ratio)
+    {
+        row.learned += 1;
+        row.kappa += (ratio - row.kappa) * hopper_reciprocal(row.learned);
+    }
+
+    /* Only recalls next to 0 come near the largest number; an infinity would turn into NaN. */
+    __device__ __forceinline__ void count_skipped(const float (&mass)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            memory(r).skipped = fminf(memory(r).skipped + mass[r], largest);
+    }
+
+    /* ---- One visit ----
+     *
+     * Weights are computed relative to offsets that lag behind the maxima, which saves looking
+     * for these. Where they turn out too large, and on the first visit, all is done once more
+     * from the scores on, relative to maxima. Returns whether the block is kept, its weights in
+     * the place of the scores. */
+
+    __device__ __forceinline__ bool visit_exact(uint32_t stage, uint32_t listed, int n)
+    {
+        float mass[2];
+        bool again = false;
+        verdict v;
+#pragma unroll 1
+        for (;; again = true) {
+            compute_scores(stage, listed);
+            if (again)
+                propose_offsets();
+            exponentials<dim>(score, factor, offset, mass);
+            v = judge(mass, again, listed & KEEP << group, n);
+            if (v != WEIGH_AGAIN)
+                break;
+            group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
+        }
+        bool keep = __any_sync(~0u, v == KEEP_BLOCK);
+        if (again)
+            settle_offsets(keep, mass);
+        if (keep)
+            count_kept(mass, mass);
+        else
+            count_skipped(mass);
+        return keep;
+    }
+
+    __device__ __forceinline__ void propose_offsets()
+    {
+        float top[2];
+        compare_maxima(score, top);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            memory(r).offset = offset[r];
+        raise_offsets(top);
+    }
+
+    /* They move with what is kept. Else they are what they were, if anything is relative to
+     * that. */
+    __device__ __forceinline__ void settle_offsets(bool keep, float (&mass)[2])
+    {
+        float decay[2];
+        group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float before = memory(r).offset;
+            decay[r] = exp2_fast(before - offset[r]);
+            if (!keep && before > -largest) {
+                mass[r] *= exp2_fast(offset[r] - before);
+                offset[r] = before;
+            }
+        }
+        if (keep)
+            move_sums(decay);
+    }
+
+    /* Masses that follow from the maxima. */
+    __device__ __forceinline__ void estimate_masses(const float (&top)[2], uint32_t listed,
+                                                    float (&mass)[2])
+    {
+        float keys = (float)(listed & RAGGED ? (int)(p.len_k % HOPPER_BLOCK_K) : HOPPER_BLOCK_K);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float each = exp2_fast(fmaf(top[r], factor, -offset[r]));
+            mass[r] = each * (memory(r).learned > 0 ? memory(r).kappa : keys);
+        }
+    }
+
+    /* By the maxima of a visit, before there are weights. */
+    __device__ __forceinline__ bool decide(const float (&top)[2], uint32_t listed, float (&mass)[2],
+                                           int n)
+    {
+        bool must_keep = listed & KEEP << group, keep;
+        if (votes) {
+            keep = !all_rows_vote(top) | must_keep;
+        } else {
+            estimate_masses(top, listed, mass);
+            keep = judge(mass, false, must_keep, n) == KEEP_BLOCK;
+        }
+        return __any_sync(~0u, keep); /* all threads agree; so the compiler knows it */
+    }
+
+    __device__ __forceinline__ bool visit(uint32_t stage, uint32_t listed, int n)
+    {
+        float top[2] = {0, 0}, mass[2];
+        bool again = false;
+#pragma unroll 1
+        for (;; again = true) {
+            compute_scores(stage, listed);
+            if (mode != WALK_DENSE || again)
+                compare_maxima(score, top);
+            if (again) {
+                float before[2] = {offset[0], offset[1]};
+                raise_offsets(top);
+                const float decay[2] = {exp2_fast(before[0] - offset[0]),
+                                        exp2_fast(before[1] - offset[1])};
+                move_sums(decay);
+            } else if (mode != WALK_DENSE) {
+                bool keep = decide(top, listed, mass, n);
+                publish(keep, n);
+                if (!keep) {
+                    if (mode == WALK_MEASURED)
+                        exponentials<dim>(score, factor, offset, mass);
+                    if (measures)
+                        count_skipped(mass);
+                    return false;
+                }
+            }
+            exponentials<dim>(score, factor, offset, mass);
+            bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
+            if (__any_sync(~0u, fine | again))
+                break;
+        }
+        count_kept(mass, top);
+        return true;
+    }
+
+    __device__ __forceinline__ void walk()
+    {
+        ring<HOPPER_K_STAGES> stage;
+#pragma unroll 1
+        for (int n = 0; n < at.visits; n++) {
+            barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
+            uint32_t listed = s.x->visit[n % VISITS_KNOWN].block;
+            bool keep;
+            if (mode == WALK_EXACT) {
+                keep = visit_exact(stage.stage, listed, n);
+                publish(keep, n);
+            } else {
+                keep = visit(stage.stage, listed, n);
+            }
+            release_keys(stage.stage);
+            if (keep) {
+                pack_weights();
+                add_values(n);
+            }
+            say_done(n);
+            stage.next();
+        }
+    }
+
+    /* ---- Start and end ---- */
+
+    __device__ __forceinline__ void start()
+    {
+        factor = p.scale * 1.44269504088896340736f;
+        int64_t left = p.len_q - (at.row<groups>() + group * HOPPER_BLOCK_Q);
+        rows = (int)(left < 0 ? 0 : left < HOPPER_BLOCK_Q ? left : HOPPER_BLOCK_Q);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            offset[r] = level[r] = -largest;
+            sum[r] = 0;
+            memory(r) = {0, 0, 0, 0};
+        }
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            score[i] = 0;
+#pragma unroll
+        for (int i = 0; i < out_registers; i++)
+            out[i] = 0;
+    }
+
+    /* Where the output has this thread's r-th row. */
+    __device__ __forceinline__ int64_t output_row(int r)
+    {
+        int64_t row = at.row<groups>() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+        return p.order_q ? p.order_q[row] : row;
+    }
+
+    __device__ __forceinline__ void store_row(int r, int64_t row, float inverse)
+    {
+        int64_t start =
+            at.batch() * p.out_stride[0] + at.head() * p.out_stride[1] + row * p.out_stride[2];
+#pragma unroll
+        for (int j = 0; j < out_registers / 4; j++) {
+            int column = 8 * j + 2 * (thread % 4);
+            float x = out[4 * j + 2 * r] * inverse, y = out[4 * j + 2 * r + 1] * inverse;
+            if (column >= p.dim_v)
+                continue;
+            if (p.out_f32)
+                *(float2 *)((float *)p.out + start + column) = make_float2(x, y);
+            else
+                *(uint32_t *)((T *)p.out + start + column) = pack<T>(x, y);
+        }
+    }
+
+    __device__ __forceinline__ void finish()
+    {
+        float all = 0;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (!exists(r))
+                continue;
+            int64_t row = output_row(r);
+            float skipped = memory(r).skipped;
+            float recall = skipped == 0 ? 1.f : sum[r] / (sum[r] + skipped);
+            all += recall;
+            store_row(r, row, sum[r] == 0 ? 0.f : 1.f / sum[r]);
+            if (p.lse && thread % 4 == 0)
+                p.lse[at.batch() * p.lse_stride[0] + at.head() * p.lse_stride[1] + row] =
+                    sum[r] == 0 ? -INFINITY : offset[r] * 0.693147180559945309f + logf(sum[r]);
+            if (p.recall && thread % 4 == 0)
+                p.recall[at.batch() * p.recall_stride[0] + at.head() * p.recall_stride[1] + row] =
+                    recall;
+        }
+        report_block(all);
+    }
+
+    __device__ __forceinline__ void report_block(float recall)
+    {
+        int q_block = at.decision_block<groups>() + group;
+        recall += __shfl_xor_sync(~0u, recall, 4);
+        recall += __shfl_xor_sync(~0u, recall, 8);
+        recall += __shfl_xor_sync(~0u, recall, 16);
+        if (thread % 32 == 0)
+            s.x->recall[group][thread / 32] = recall;
+        group_sync(GROUP_BARRIER + group, 128);
+        if (thread != 0 || q_block >= p.blocks_q)
+            return;
+        const float *w = s.x->recall[group];
+        int64_t slot = at.head_index(p) * p.blocks_q + q_block;
+        if (p.block_recall)
+            p.block_recall[slot] = (w[0] + w[1]) + (w[2] + w[3]);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        start();
+        barrier_wait(BARRIER(q_full, 0), 0);
+        walk();
+        finish();
+    }
+};
+
+#endif
