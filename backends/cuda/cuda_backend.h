@@ -192,7 +192,7 @@ struct cuda_variant {
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
     bool maps;     /* reads q, k and v through tensor maps */
-    int32_t rows;  /* of q in a thread block, or in a pair of them; fast families */
+    int32_t rows;  /* of q in a thread block; fast families */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);

@@ -121,10 +121,9 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     set_problem(&h, c);
     set_lists(&h, c);
     set_outputs(&h, c);
-    int64_t step = v->rows > HOPPER_MOST_GROUPS * HOPPER_BLOCK_Q ? 2 : 1;
-    int groups = (int)(v->rows / step / HOPPER_BLOCK_Q);
+    int groups = v->rows / HOPPER_BLOCK_Q;
     CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)(step * cuda_ceil_div(p->len_q, v->rows)), (unsigned)p->heads_q,
+        kernel, (unsigned)cuda_ceil_div(p->len_q, v->rows), (unsigned)p->heads_q,
         (unsigned)p->batch, HOPPER_THREADS(groups), 1, 1,
         (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);

@@ -113,10 +113,6 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
 /* ---- All of them --------------------------------------------------------------------------- */
 
 const cuda_variant cuda_variants[] = {
-    HOPPER(RFA_BF16, bf16, 64, 384),
-    HOPPER(RFA_BF16, bf16, 128, 384),
-    HOPPER(RFA_F16, f16, 64, 384),
-    HOPPER(RFA_F16, f16, 128, 384),
     HOPPER(RFA_BF16, bf16, 64, 192),
     HOPPER(RFA_BF16, bf16, 128, 192),
     HOPPER(RFA_F16, f16, 64, 192),

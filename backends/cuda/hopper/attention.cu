@@ -6,20 +6,12 @@
     extern "C" __global__ void __launch_bounds__(HOPPER_THREADS(groups), 1)                        \
         name(const __grid_constant__ hopper_params p)                                              \
     {                                                                                              \
-        attend<type, dim, mode, groups, false>(p);                                                 \
-    }
-
-#define HOPPER_PAIR(name, type, dim, mode, groups)                                                 \
-    extern "C" __global__ void __launch_bounds__(HOPPER_THREADS(groups), 1)                        \
-        __cluster_dims__(2, 1, 1) name(const __grid_constant__ hopper_params p)                    \
-    {                                                                                              \
-        attend<type, dim, mode, groups, true>(p);                                                  \
+        attend<type, dim, mode, groups>(p);                                                 \
     }
 
 #define HOPPER_SIZES(name, type, dim, mode)                                                        \
     HOPPER_KERNEL(name##_128, type, dim, mode, 2)                                                  \
-    HOPPER_KERNEL(name##_192, type, dim, mode, 3)                                                  \
-    HOPPER_PAIR(name##_384, type, dim, mode, 3)
+    HOPPER_KERNEL(name##_192, type, dim, mode, 3)
 
 #define HOPPER_MODES(name, type, dim)                                                              \
     HOPPER_SIZES(name##_dense, type, dim, WALK_DENSE)                                              \

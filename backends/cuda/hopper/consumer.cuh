@@ -13,7 +13,7 @@ constexpr float largest = 3.402823466e38f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
 
-template <typename T, int dim, walk_mode mode, int groups, bool pair> struct consumer {
+template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     using t = tile<dim>;
     static constexpr int out_registers = dim / 2;
     static constexpr bool votes = mode == WALK_VOTE || mode == WALK_MEASURED;
@@ -82,26 +82,20 @@ template <typename T, int dim, walk_mode mode, int groups, bool pair> struct con
         wgmma_pin(out);
     }
 
-    /* ---- Handing back; each also to the other block where a pair shares the tile ---- */
-
-    template <bool shared> __device__ __forceinline__ void arrive(uint32_t barrier, int speaker)
-    {
-        if (shared && speaker < 2)
-            cluster_barrier_arrive(cluster_address(barrier, speaker));
-        if (!shared && speaker == 0)
-            barrier_arrive(barrier);
-    }
+    /* ---- Handing back ---- */
 
     /* By all threads, after a barrier of the warpgroup since the scores were computed. */
     __device__ __forceinline__ void release_keys(uint32_t stage)
     {
-        arrive<pair>(BARRIER(k_empty, stage), thread);
+        if (thread == 0)
+            barrier_arrive(BARRIER(k_empty, stage));
     }
 
     __device__ __forceinline__ void say_done(int n)
     {
         __syncwarp(); /* this lane speaks for the warp's reads */
-        arrive<pair && mode == WALK_DENSE>(BARRIER(done, n % SLOTS), thread % 32);
+        if (thread % 32 == 0)
+            barrier_arrive(BARRIER(done, n % SLOTS));
     }
 
     /* ---- Weights ---- */

@@ -3,9 +3,12 @@
 #define RFA_HOPPER_PRODUCER_CUH
 
 #include "layout.cuh"
+#ifndef EAGER
+#define EAGER 0
+#endif
 
-/* One lane: 128 rows of K or V. shared: each block of a pair brings half of them, for both. */
-template <int dim, bool shared>
+/* One lane: 128 rows of K or V. */
+template <int dim>
 __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, uint32_t barrier,
                                           uint32_t block, int head_kv, int batch)
 {
@@ -15,14 +18,8 @@ __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, u
 #pragma unroll
     for (int i = 0; i < t::halves; i++) {
         uint32_t half = to + i * t::k_half;
-        if (shared) {
-            int part = (int)cluster_rank();
-            load_box_to_pair(half + part * t::box, map, barrier, i * 64, first + part * 64,
-                             head_kv, batch);
-        } else {
-            load_box(half, map, barrier, i * 64, first, head_kv, batch);
-            load_box(half + t::box, map, barrier, i * 64, first + 64, head_kv, batch);
-        }
+        load_box(half, map, barrier, i * 64, first, head_kv, batch);
+        load_box(half + t::box, map, barrier, i * 64, first + 64, head_kv, batch);
     }
 }
 
@@ -30,7 +27,7 @@ enum { LIST_BARRIER = 1 }; /* a named one */
 
 /* ---- Q, the visits, K ---------------------------------------------------------------------- */
 
-template <int dim, walk_mode mode, int groups, bool pair> struct key_producer {
+template <int dim, walk_mode mode, int groups> struct key_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
@@ -95,7 +92,7 @@ template <int dim, walk_mode mode, int groups, bool pair> struct key_producer {
                 barrier_wait(BARRIER(gate, 0), n / GATE_VISITS & 1);
             barrier_wait(BARRIER(k_empty, stage.stage), stage.parity ^ 1);
             if (lane == 0)
-                load_tile<dim, pair>(&p.k, s.k + stage.stage * t::k_bytes,
+                load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes,
                                      BARRIER(k_full, stage.stage),
                                      s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
             stage.next();
@@ -107,7 +104,7 @@ template <int dim, walk_mode mode, int groups, bool pair> struct key_producer {
 
 /* The tile of a visit lies in one of two places in turn. It is loaded when the first warpgroup
  * keeps the visit, or ahead of that if the visit before was kept: kept visits come in runs. */
-template <int dim, walk_mode mode, int groups, bool pair> struct value_producer {
+template <int dim, walk_mode mode, int groups> struct value_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
@@ -119,7 +116,7 @@ template <int dim, walk_mode mode, int groups, bool pair> struct value_producer 
         if (n >= HOPPER_V_STAGES) /* all are through with what was there */
             WAIT_FOR_VISIT(done, n - HOPPER_V_STAGES);
         if (lane == 0)
-            load_tile<dim, pair && mode == WALK_DENSE>(
+            load_tile<dim>(
                 &p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes, BARRIER(v_ready, n % SLOTS),
                 s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
     }
@@ -143,9 +140,9 @@ template <int dim, walk_mode mode, int groups, bool pair> struct value_producer 
                 WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
             if (mode != WALK_DENSE && n % GATE_VISITS == 1 && n > GATE_VISITS && lane == 0)
                 barrier_arrive(BARRIER(gate, 0));
-            if (mode == WALK_DENSE || kept) {
+            if (mode == WALK_DENSE || EAGER == 1 || kept) {
                 load(n);
-                if (mode != WALK_DENSE)
+                if (mode != WALK_DENSE && EAGER != 1)
                     kept = is_wanted(n);
             } else {
                 kept = is_wanted(n);
