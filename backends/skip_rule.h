@@ -155,11 +155,11 @@ RFA_RULE_FN int rfa_visit_within_budget(rfa_skip_rule rule, rfa_visit_budget vis
 {
     RFA_REAL budget = rule.limit;
     RFA_REAL used = spent + lost;
-    if (!(budget > 0) || veto || !rfa_at_most(rule.lean, used, budget))
-        return 0;
-    return rfa_at_most(rule.lean, lost, visit.fair * (budget - spent)) ||
-           rfa_at_most(rule.lean, used, visit.due) ||
-           rfa_at_most(rule.lean, used + visit.rest, budget);
+    /* Without branches: on a GPU each of them waits. */
+    return (budget > 0) & !veto & rfa_at_most(rule.lean, used, budget) &
+           (rfa_at_most(rule.lean, lost, visit.fair * (budget - spent)) |
+            rfa_at_most(rule.lean, used, visit.due) |
+            rfa_at_most(rule.lean, used + visit.rest, budget));
 }
 
 /* Both in one. */

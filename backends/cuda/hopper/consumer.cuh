@@ -54,28 +54,26 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         wgmma_commit();
     }
 
-    __device__ __forceinline__ void compute_scores(uint32_t stage, uint32_t listed)
+    __device__ __forceinline__ void await_scores(uint32_t listed)
     {
-        issue_scores(stage);
         wgmma_wait<0>();
         wgmma_pin(score);
-        if (listed & RAGGED)
+        if (__builtin_expect(listed & RAGGED, 0))
             mask_past_end(score, (int)(p.len_k % HOPPER_BLOCK_K), thread % 4);
     }
 
     /* Output += weights times the V tile of visit n. */
-    __device__ __forceinline__ void add_values(int n)
+    __device__ __forceinline__ void add_values(uint32_t n)
     {
-        uint32_t values =
-            wgmma_operand(s.v + n % HOPPER_V_STAGES * t::k_bytes, t::k_half);
+        uint32_t values = wgmma_operand(s.v + n % HOPPER_V_STAGES * t::k_bytes, t::k_half);
         WAIT_FOR_VISIT(v_ready, n);
         wgmma_pin(out);
         wgmma_begin();
 #pragma unroll
         for (int step = 0; step < HOPPER_BLOCK_K / 16; step++)
             wgmma_registers<T>(
-                out, __float_as_uint(score[4 * step]), __float_as_uint(score[4 * step + 1]),
-                __float_as_uint(score[4 * step + 2]), __float_as_uint(score[4 * step + 3]),
+                out, __float_as_uint(score[8 * step]), __float_as_uint(score[8 * step + 1]),
+                __float_as_uint(score[8 * step + 2]), __float_as_uint(score[8 * step + 3]),
                 values + (step * 16 * 128 >> 4));
         wgmma_commit();
         wgmma_wait<0>();
@@ -91,7 +89,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             barrier_arrive(BARRIER(k_empty, stage));
     }
 
-    __device__ __forceinline__ void say_done(int n)
+    __device__ __forceinline__ void say_done(uint32_t n)
     {
         __syncwarp(); /* this lane speaks for the warp's reads */
         if (thread % 32 == 0)
@@ -143,7 +141,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
 #pragma unroll
         for (int i = 0; i < 32; i++)
-            score[i] = __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
+            score[i / 4 * 8 + i % 4] =
+                __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
     }
 
     /* ---- Decisions ---- */
@@ -160,25 +159,27 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         return group_all(GROUP_BARRIER + group, 128, skip);
     }
 
-    /* again: the weights are relative to offsets that were raised for them. */
+    /* What a row says to skipping: a veto is more than any budget. */
+    __device__ __forceinline__ void ask_row(int r, float mass, bool again, float &lost,
+                                            float &spent)
+    {
+        float kept = sum[r], skipped = memory(r).skipped;
+        if (__builtin_expect(again, 0)) { /* relative to offsets that were raised */
+            float decay = exp2_fast(memory(r).offset - offset[r]);
+            kept *= decay;
+            skipped *= decay;
+        }
+        rfa_row_share share = rfa_share_of_row(at.rule, kept, skipped, mass);
+        lost += exists(r) ? share.veto ? 1e9f : share.lost : 0.f;
+        spent += exists(r) ? share.spent : 0.f;
+    }
+
     __device__ __forceinline__ verdict judge(const float (&mass)[2], bool again, bool must_keep,
-                                             int n)
+                                             uint32_t n)
     {
         float lost = 0, spent = 0;
-        bool veto = false;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float kept = sum[r], skipped = memory(r).skipped;
-            if (again) {
-                float decay = exp2_fast(memory(r).offset - offset[r]);
-                kept *= decay;
-                skipped *= decay;
-            }
-            rfa_row_share share = rfa_share_of_row(at.rule, kept, skipped, mass[r]);
-            lost += exists(r) ? share.lost : 0.f;
-            spent += exists(r) ? share.spent : 0.f;
-            veto |= exists(r) & (bool)share.veto;
-        }
+        ask_row(0, mass[0], again, lost, spent);
+        ask_row(1, mass[1], again, lost, spent);
         if (mode == WALK_EXACT && !again && !fits(mass))
             lost = NAN;
         /* Threads of a row hold the same: even ones add up what would be lost, odd ones
@@ -190,21 +191,21 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         float4 *tell = thread % 2 ? &s.x->spent[group][n % 2] : &s.x->lost[group][n % 2];
         if (thread % 32 < 2)
             ((float *)tell)[thread / 32] = all;
-        veto = !group_all(GROUP_BARRIER + group, 128, !veto);
+        const rfa_visit_budget budget = s.x->visit[n % VISITS_KNOWN].budget;
+        group_sync(GROUP_BARRIER + group, 128);
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
         lost = (l.x + l.y) + (l.z + l.w);
-        if (mode == WALK_EXACT && !again && !(lost == lost))
-            return WEIGH_AGAIN;
-        if (must_keep)
-            return KEEP_BLOCK;
         float each = hopper_reciprocal((float)(rows > 0 ? rows : 1));
-        bool skip = rfa_visit_within_budget(at.rule, s.x->visit[n % VISITS_KNOWN].budget,
-                                            lost * each, ((w.x + w.y) + (w.z + w.w)) * each, veto);
-        return skip ? SKIP_BLOCK : KEEP_BLOCK;
+        bool skip = rfa_visit_within_budget(at.rule, budget, lost * each,
+                                            ((w.x + w.y) + (w.z + w.w)) * each, false);
+        bool keep = __any_sync(~0u, must_keep | !skip); /* all agree; so the compiler knows it */
+        if (mode == WALK_EXACT && !again && __any_sync(~0u, !(lost == lost)))
+            return WEIGH_AGAIN;
+        return keep ? KEEP_BLOCK : SKIP_BLOCK;
     }
 
     /* The first to keep a visit, or the last to skip it, calls for V. */
-    __device__ __forceinline__ void publish(bool keep, int n)
+    __device__ __forceinline__ void publish(bool keep, uint32_t n)
     {
         if (thread != 0)
             return;
@@ -238,42 +239,31 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     /* Only recalls next to 0 come near the largest number; an infinity would turn into NaN. */
     __device__ __forceinline__ void count_skipped(const float (&mass)[2])
     {
+        float skipped[2] = {memory(0).skipped, memory(1).skipped};
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            memory(r).skipped = fminf(memory(r).skipped + mass[r], largest);
+            memory(r).skipped = fminf(skipped[r] + mass[r], largest);
     }
 
     /* ---- One visit ----
      *
      * Weights are computed relative to offsets that lag behind the maxima, which saves looking
-     * for these. Where they turn out too large, and on the first visit, all is done once more
-     * from the scores on, relative to maxima. Returns whether the block is kept, its weights in
-     * the place of the scores. */
+     * for these. Where they turn out too large, and on the first visit, all is done again from
+     * the scores on, relative to maxima. */
 
-    __device__ __forceinline__ bool visit_exact(uint32_t stage, uint32_t listed, int n)
+    /* The weights are in the place of the scores. */
+    __device__ __forceinline__ verdict visit_exact(float (&mass)[2], uint32_t listed, bool again,
+                                                   uint32_t n)
     {
-        float mass[2];
-        bool again = false;
-        verdict v;
-#pragma unroll 1
-        for (;; again = true) {
-            compute_scores(stage, listed);
-            if (again)
-                propose_offsets();
-            exponentials<dim>(score, factor, offset, mass);
-            v = judge(mass, again, listed & KEEP << group, n);
-            if (v != WEIGH_AGAIN)
-                break;
+        if (__builtin_expect(again, 0))
+            propose_offsets();
+        exponentials<dim>(score, factor, offset, mass);
+        verdict v = judge(mass, again, listed & KEEP << group, n);
+        if (__builtin_expect(again, 0))
+            settle_offsets(v == KEEP_BLOCK, mass);
+        if (__builtin_expect(v == WEIGH_AGAIN, 0))
             group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
-        }
-        bool keep = __any_sync(~0u, v == KEEP_BLOCK);
-        if (again)
-            settle_offsets(keep, mass);
-        if (keep)
-            count_kept(mass, mass);
-        else
-            count_skipped(mass);
-        return keep;
+        return v;
     }
 
     __device__ __forceinline__ void propose_offsets()
@@ -319,7 +309,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     /* By the maxima of a visit, before there are weights. */
     __device__ __forceinline__ bool decide(const float (&top)[2], uint32_t listed, float (&mass)[2],
-                                           int n)
+                                           uint32_t n)
     {
         bool must_keep = listed & KEEP << group, keep;
         if (votes) {
@@ -328,66 +318,81 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             estimate_masses(top, listed, mass);
             keep = judge(mass, false, must_keep, n) == KEEP_BLOCK;
         }
-        return __any_sync(~0u, keep); /* all threads agree; so the compiler knows it */
+        return __any_sync(~0u, keep);
     }
 
-    __device__ __forceinline__ bool visit(uint32_t stage, uint32_t listed, int n)
+    __device__ __forceinline__ verdict visit_by_maxima(float (&mass)[2], float (&top)[2],
+                                                       uint32_t listed, bool again, uint32_t n)
     {
-        float top[2] = {0, 0}, mass[2];
-        bool again = false;
-#pragma unroll 1
-        for (;; again = true) {
-            compute_scores(stage, listed);
-            if (mode != WALK_DENSE || again)
-                compare_maxima(score, top);
-            if (again) {
-                float before[2] = {offset[0], offset[1]};
-                raise_offsets(top);
-                const float decay[2] = {exp2_fast(before[0] - offset[0]),
-                                        exp2_fast(before[1] - offset[1])};
-                move_sums(decay);
-            } else if (mode != WALK_DENSE) {
-                bool keep = decide(top, listed, mass, n);
-                publish(keep, n);
-                if (!keep) {
-                    if (mode == WALK_MEASURED)
-                        exponentials<dim>(score, factor, offset, mass);
-                    if (measures)
-                        count_skipped(mass);
-                    return false;
-                }
-            }
-            exponentials<dim>(score, factor, offset, mass);
-            bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
-            if (__any_sync(~0u, fine | again))
-                break;
+        bool keep = true;
+        if (mode != WALK_DENSE || __builtin_expect(again, 0))
+            compare_maxima(score, top);
+        if (__builtin_expect(again, 0)) {
+            const float before[2] = {offset[0], offset[1]};
+            raise_offsets(top);
+            const float decay[2] = {exp2_fast(before[0] - offset[0]),
+                                    exp2_fast(before[1] - offset[1])};
+            move_sums(decay);
+        } else if (mode != WALK_DENSE) {
+            keep = decide(top, listed, mass, n);
         }
-        count_kept(mass, top);
-        return true;
+        if (keep || mode == WALK_MEASURED)
+            exponentials<dim>(score, factor, offset, mass);
+        if (!keep)
+            return SKIP_BLOCK;
+        bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
+        return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
     }
 
+    /* What follows for the rows' state, and for those who wait. */
+    __device__ __forceinline__ void account(const float (&mass)[2], const float (&top)[2],
+                                            bool kept, uint32_t n, uint32_t stage)
+    {
+        release_keys(stage);
+        if (!kept)
+            publish(false, n);
+        say_done(n); /* after the vote */
+        if (kept)
+            count_kept(mass, top);
+        else if (measures)
+            count_skipped(mass);
+    }
+
+    /* There is one place for each product, or the assembler would not let them run on. What need
+     * not come first is done while the next visit's scores are under way. */
     __device__ __forceinline__ void walk()
     {
         ring<HOPPER_K_STAGES> stage;
+        uint32_t n = 0, last = 0;
+        bool kept = false, again = false;
+        float mass[2] = {0, 0}, top[2] = {0, 0};
 #pragma unroll 1
-        for (int n = 0; n < at.visits; n++) {
-            barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
+        for (;;) {
+            if (!again)
+                barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
             uint32_t listed = s.x->visit[n % VISITS_KNOWN].block;
-            bool keep;
-            if (mode == WALK_EXACT) {
-                keep = visit_exact(stage.stage, listed, n);
-                publish(keep, n);
-            } else {
-                keep = visit(stage.stage, listed, n);
-            }
-            release_keys(stage.stage);
-            if (keep) {
+            issue_scores(stage.stage);
+            if (n > 0 && !again)
+                account(mass, top, kept, n - 1, last);
+            await_scores(listed);
+            verdict v = mode == WALK_EXACT ? visit_exact(mass, listed, again, n)
+                                           : visit_by_maxima(mass, top, listed, again, n);
+            again = v == WEIGH_AGAIN;
+            if (again)
+                continue;
+            kept = v == KEEP_BLOCK;
+            if (kept) {
+                if (mode != WALK_DENSE)
+                    publish(true, n);
                 pack_weights();
                 add_values(n);
             }
-            say_done(n);
+            last = stage.stage;
             stage.next();
+            if (++n == (uint32_t)at.visits)
+                break;
         }
+        account(mass, top, kept, n - 1, last);
     }
 
     /* ---- Start and end ---- */
@@ -478,7 +483,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         start();
         barrier_wait(BARRIER(q_full, 0), 0);
-        walk();
+        if (at.visits > 0)
+            walk();
         finish();
     }
 };

@@ -43,7 +43,7 @@ enum { SLOTS = 8, GATE_VISITS = 4, VISITS_AT_ONCE = 32, VISITS_KNOWN = 4 * VISIT
 /* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
 constexpr uint32_t KEEP = 1u << 29, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
 
-struct visit_entry {
+struct __align__(16) visit_entry {
     uint32_t block; /* and flags */
     rfa_visit_budget budget;
 };

@@ -89,6 +89,12 @@ __device__ __forceinline__ void group_sync(int id, int threads)
     asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* Arrives for others that wait. */
+__device__ __forceinline__ void group_arrive(int id, int threads)
+{
+    asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 /* A barrier that also tells whether every thread said yes. */
 __device__ __forceinline__ bool group_all(int id, int threads, bool yes)
 {
