@@ -13,6 +13,12 @@ constexpr float largest = 3.402823466e38f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
 
+/* What all threads of a warp say alike, so that the compiler knows it. */
+__device__ __forceinline__ verdict agree(verdict v)
+{
+    return (verdict)__reduce_or_sync(~0u, (unsigned)v);
+}
+
 template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     using t = tile<dim>;
     static constexpr int out_registers = dim / 2;
@@ -28,6 +34,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     int group, thread; /* warpgroup; thread in it */
     float factor;      /* scale log2(e) */
     int rows;          /* that exist */
+    float share;       /* of each of them in a mean */
 
     /* Of this thread's two rows. Weights are 2^(score factor - offset). */
     float offset[2], sum[2];
@@ -195,13 +202,18 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         group_sync(GROUP_BARRIER + group, 128);
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
         lost = (l.x + l.y) + (l.z + l.w);
-        float each = hopper_reciprocal((float)(rows > 0 ? rows : 1));
-        bool skip = rfa_visit_within_budget(at.rule, budget, lost * each,
-                                            ((w.x + w.y) + (w.z + w.w)) * each, false);
-        bool keep = __any_sync(~0u, must_keep | !skip); /* all agree; so the compiler knows it */
-        if (mode == WALK_EXACT && !again && __any_sync(~0u, !(lost == lost)))
-            return WEIGH_AGAIN;
-        return keep ? KEEP_BLOCK : SKIP_BLOCK;
+        spent = (w.x + w.y) + (w.z + w.w);
+        bool skip =
+            rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
+        verdict v = must_keep | !skip ? KEEP_BLOCK : SKIP_BLOCK;
+        if (mode == WALK_EXACT && !again && !(lost == lost))
+            v = WEIGH_AGAIN;
+        return agree(v);
+    }
+
+    __device__ __forceinline__ uint32_t shared_votes(uint32_t n)
+    {
+        return s.exchange_address + (uint32_t)offsetof(exchange, votes) + n % SLOTS * 4;
     }
 
     /* The first to keep a visit, or the last to skip it, calls for V. */
@@ -209,7 +221,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         if (thread != 0)
             return;
-        uint32_t before = atomicAdd(&s.x->votes[n % SLOTS], keep ? KEPT << group : 1u);
+        uint32_t before = add_shared(shared_votes(n), keep ? KEPT << group : 1u);
         if (before < KEPT && (keep || before == groups - 1))
             barrier_arrive(BARRIER(wanted, n % SLOTS));
     }
@@ -346,15 +358,15 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     /* What follows for the rows' state, and for those who wait. */
     __device__ __forceinline__ void account(const float (&mass)[2], const float (&top)[2],
-                                            bool kept, uint32_t n, uint32_t stage)
+                                            bool kept, uint32_t n)
     {
-        release_keys(stage);
-        if (!kept)
-            publish(false, n);
-        say_done(n); /* after the vote */
-        if (kept)
+        if (kept) {
             count_kept(mass, top);
-        else if (measures)
+            return;
+        }
+        publish(false, n);
+        say_done(n); /* after the vote */
+        if (measures)
             count_skipped(mass);
     }
 
@@ -363,7 +375,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     __device__ __forceinline__ void walk()
     {
         ring<HOPPER_K_STAGES> stage;
-        uint32_t n = 0, last = 0;
+        uint32_t n = 0;
         bool kept = false, again = false;
         float mass[2] = {0, 0}, top[2] = {0, 0};
 #pragma unroll 1
@@ -373,26 +385,27 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             uint32_t listed = s.x->visit[n % VISITS_KNOWN].block;
             issue_scores(stage.stage);
             if (n > 0 && !again)
-                account(mass, top, kept, n - 1, last);
+                account(mass, top, kept, n - 1);
             await_scores(listed);
             verdict v = mode == WALK_EXACT ? visit_exact(mass, listed, again, n)
                                            : visit_by_maxima(mass, top, listed, again, n);
             again = v == WEIGH_AGAIN;
             if (again)
                 continue;
+            release_keys(stage.stage);
             kept = v == KEEP_BLOCK;
             if (kept) {
                 if (mode != WALK_DENSE)
                     publish(true, n);
                 pack_weights();
                 add_values(n);
+                say_done(n);
             }
-            last = stage.stage;
             stage.next();
             if (++n == (uint32_t)at.visits)
                 break;
         }
-        account(mass, top, kept, n - 1, last);
+        account(mass, top, kept, n - 1);
     }
 
     /* ---- Start and end ---- */
@@ -402,6 +415,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         factor = p.scale * 1.44269504088896340736f;
         int64_t left = p.len_q - (at.row<groups>() + group * HOPPER_BLOCK_Q);
         rows = (int)(left < 0 ? 0 : left < HOPPER_BLOCK_Q ? left : HOPPER_BLOCK_Q);
+        share = 1.f / (float)(rows > 0 ? rows : 1);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             offset[r] = level[r] = -largest;

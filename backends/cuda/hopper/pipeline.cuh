@@ -89,12 +89,6 @@ __device__ __forceinline__ void group_sync(int id, int threads)
     asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/* Arrives for others that wait. */
-__device__ __forceinline__ void group_arrive(int id, int threads)
-{
-    asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 /* A barrier that also tells whether every thread said yes. */
 __device__ __forceinline__ bool group_all(int id, int threads, bool yes)
 {
@@ -109,6 +103,17 @@ __device__ __forceinline__ bool group_all(int id, int threads, bool yes)
                  : "r"(id), "r"(threads), "r"((int)yes)
                  : "memory");
     return all != 0;
+}
+
+/* To a word of shared memory; what was there. */
+__device__ __forceinline__ uint32_t add_shared(uint32_t address, uint32_t x)
+{
+    uint32_t before;
+    asm volatile("atom.shared::cta.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(address), "r"(x)
+                 : "memory");
+    return before;
 }
 
 /* ---- Registers a thread, for the whole warpgroup --------------------------------------------- */
