@@ -70,7 +70,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     }
 
     /* Output += weights times the V tile of visit n. */
-    __device__ __forceinline__ void add_values(uint32_t n)
+    __device__ __forceinline__ void issue_values(uint32_t n)
     {
         uint32_t values = wgmma_operand(s.v + n % HOPPER_V_STAGES * t::k_bytes, t::k_half);
         WAIT_FOR_VISIT(v_ready, n);
@@ -83,6 +83,10 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                 __float_as_uint(score[8 * step + 2]), __float_as_uint(score[8 * step + 3]),
                 values + (step * 16 * 128 >> 4));
         wgmma_commit();
+    }
+
+    __device__ __forceinline__ void await_values()
+    {
         wgmma_wait<0>();
         wgmma_pin(out);
     }
@@ -356,36 +360,36 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
     }
 
-    /* What follows for the rows' state, and for those who wait. */
-    __device__ __forceinline__ void account(const float (&mass)[2], const float (&top)[2],
-                                            bool kept, uint32_t n)
+    /* What follows from a visit and need not come first, while the next one's scores are under
+     * way. The vote comes before all are done. */
+    __device__ __forceinline__ void end_visit(const float (&mass)[2], bool kept, uint32_t n)
     {
-        if (kept) {
-            count_kept(mass, top);
-            return;
-        }
-        publish(false, n);
-        say_done(n); /* after the vote */
-        if (measures)
+        if (!kept)
+            publish(false, n);
+        say_done(n);
+        if (!kept && measures)
             count_skipped(mass);
     }
 
-    /* There is one place for each product, or the assembler would not let them run on. What need
-     * not come first is done while the next visit's scores are under way. */
+    __device__ __forceinline__ uint32_t await_keys(const ring<HOPPER_K_STAGES> &stage, uint32_t n)
+    {
+        if (n < (uint32_t)at.visits)
+            barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
+        return s.x->visit[n % VISITS_KNOWN].block;
+    }
+
+    /* There is one place for each product, or the assembler would not let them run on. */
     __device__ __forceinline__ void walk()
     {
         ring<HOPPER_K_STAGES> stage;
-        uint32_t n = 0;
+        uint32_t n = 0, listed = await_keys(stage, 0);
         bool kept = false, again = false;
         float mass[2] = {0, 0}, top[2] = {0, 0};
 #pragma unroll 1
-        for (;;) {
-            if (!again)
-                barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
-            uint32_t listed = s.x->visit[n % VISITS_KNOWN].block;
+        while (n < (uint32_t)at.visits) {
             issue_scores(stage.stage);
             if (n > 0 && !again)
-                account(mass, top, kept, n - 1);
+                end_visit(mass, kept, n - 1);
             await_scores(listed);
             verdict v = mode == WALK_EXACT ? visit_exact(mass, listed, again, n)
                                            : visit_by_maxima(mass, top, listed, again, n);
@@ -393,19 +397,20 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             if (again)
                 continue;
             release_keys(stage.stage);
-            kept = v == KEEP_BLOCK;
-            if (kept) {
-                if (mode != WALK_DENSE)
-                    publish(true, n);
-                pack_weights();
-                add_values(n);
-                say_done(n);
-            }
             stage.next();
-            if (++n == (uint32_t)at.visits)
-                break;
+            kept = v == KEEP_BLOCK;
+            if (kept && mode != WALK_DENSE)
+                publish(true, n);
+            listed = await_keys(stage, n + 1);
+            if (kept) {
+                pack_weights();
+                issue_values(n);
+                count_kept(mass, top);
+                await_values();
+            }
+            n++;
         }
-        account(mass, top, kept, n - 1);
+        end_visit(mass, kept, n - 1);
     }
 
     /* ---- Start and end ---- */
