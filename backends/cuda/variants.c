@@ -78,8 +78,9 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
     const int64_t most = 65535; /* of a grid's second and third size */
     return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
            v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
-           p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most && p->batch <= most &&
-           p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
+           p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most &&
+           p->batch <= most && p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 &&
+           takes_pairs(p);
 }
 
 #define AMPERE_KERNEL(dtype_, name, width_, suffix, walk_)                                         \
@@ -90,7 +91,8 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
     }
 
 #define AMPERE(dtype, name, width)                                                                 \
-    AMPERE_KERNEL(dtype, name, width, dense, DENSE), AMPERE_KERNEL(dtype, name, width, vote, VOTE), \
+    AMPERE_KERNEL(dtype, name, width, dense, DENSE),                                               \
+        AMPERE_KERNEL(dtype, name, width, vote, VOTE),                                             \
         AMPERE_KERNEL(dtype, name, width, exact, MEASURED),                                        \
         AMPERE_KERNEL(dtype, name, width, estimated, ESTIMATED),                                   \
         AMPERE_KERNEL(dtype, name, width, exact, EXACT)

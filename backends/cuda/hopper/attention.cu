@@ -6,7 +6,7 @@
     extern "C" __global__ void __launch_bounds__(HOPPER_THREADS(groups), 1)                        \
         name(const __grid_constant__ hopper_params p)                                              \
     {                                                                                              \
-        attend<type, dim, mode, groups>(p);                                                 \
+        attend<type, dim, mode, groups>(p);                                                        \
     }
 
 #define HOPPER_SIZES(name, type, dim, mode)                                                        \

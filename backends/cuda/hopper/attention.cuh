@@ -1,3 +1,57 @@
+/* Attention on Hopper: one thread block computes 192 or 128 q rows of one (batch, head).
+ *
+ * Who: three consumer warpgroups, or two, have 64 q rows each, which are one decision block
+ * (consumer.cuh). They share tiles of 128 keys, which two warps load, one K and one V
+ * (producer.cuh), and decide apart. A fourth warpgroup is these two and a recorder, which writes
+ * decisions down (recorder.cuh).
+ *
+ * Where: shared memory holds Q (48 KiB at head dim 128 with 192 rows), rings of three K and two V
+ * tiles (32 KiB each), 128-byte swizzled, 64 elements a row, so head dim 128 is two halves side by
+ * side; then barriers and what warps tell each other (layout.cuh). A consumer's thread has two
+ * arrays in registers: the output (64 x dim, f32, of the warpgroup) and the scores (64 x 128), in
+ * whose place come the weights: 64 + 64 of 160 registers.
+ *
+ * Order: a warpgroup does one thing after the other, scores, weights, decision, output; that there
+ * are three of them keeps the tensor cores busy. Two with two arrays of scores each, which never
+ * wait for their own products, were 8 % slower when dense.
+ *
+ * Weights are 2^(score factor - offset), with a row's offset the largest score of some earlier
+ * visit, not of this one. So nobody looks for maxima unless a decision needs them, and the output
+ * need not be scaled. If a row's weights come out too large, as on the first visit, the warpgroup
+ * computes the visit's scores again, raises the offsets to the maxima and goes on. Offsets are part
+ * of no decision: the rule's shares do not change with them. They move at the same visits in every
+ * walk, which is what makes never skipping equal dense bit for bit. Sums run in a fixed order
+ * everywhere: repeated runs give the same bits.
+ *
+ * Handing over, by visit n: `wanted` when the first warpgroup keeps it or the last skips it, upon
+ * which the V tile is loaded, or not; the next visit's also, ahead of its decision, because kept
+ * visits come in runs. `v_ready` when it is there; `done` when all are through with it, after which
+ * its place is free. Phases of barriers by visit are told apart by parity alone, so nobody may be
+ * SLOTS visits ahead of anybody: the K producer holds visits back at a gate until the recorder and
+ * the V producer are close enough.
+ *
+ * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
+ * alone):
+ * - wgmma_begin() before each product;
+ * - one place in the program for each of the two products (C7511): computing scores again is
+ *   another turn of the loop;
+ * - the first product of a visit's scores reads what was there in name only (wgmma_shared_first);
+ * - no branch between the start of the output's product and its end (C7517);
+ * - decisions as a reduction over the warp, so that it knows that a warp agrees, and keeps
+ *   descriptors, stages and barriers in uniform registers: 130 bytes of spills without;
+ * - rows' skipped mass, kappa and old offsets in shared memory (spills);
+ * - descriptors as low words: as 64-bit values they took 16 registers more.
+ *
+ * Tried and lost: pairs of thread blocks that load half of every K tile for both (0 to 4 % slower
+ * than one block of 192 rows). Warpgroups that take turns to start their products: no difference.
+ * V loaded always, ahead: none either. What follows a visit before, not under, the next one's
+ * product: recall with exact masses 10 to 15 % slower.
+ *
+ * What limits it: dense, power and tensor cores (88 % busy). With exact masses and nearly all
+ * skipped a visit takes a warp 3,100 cycles, of which its scores 800, its 64 exponentials 1,280 (14
+ * each; 8 at the pipe's rate), the sums and the barrier between the warps 350, the decision 200:
+ * tensor cores and exponentials are busy 54 % each. So latency, in three warps a scheduler.
+ */
 #ifndef RFA_HOPPER_ATTENTION_CUH
 #define RFA_HOPPER_ATTENTION_CUH
 
@@ -6,8 +60,7 @@
 #include "producer.cuh"
 #include "recorder.cuh"
 
-template <int groups>
-__device__ __forceinline__ void prepare(const hopper_params &p, exchange *x)
+template <int groups> __device__ __forceinline__ void prepare(const hopper_params &p, exchange *x)
 {
     prefetch_map(&p.q);
     prefetch_map(&p.k);

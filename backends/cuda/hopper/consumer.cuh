@@ -152,8 +152,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
 #pragma unroll
         for (int i = 0; i < 32; i++)
-            score[i / 4 * 8 + i % 4] =
-                __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
+            score[i / 4 * 8 + i % 4] = __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
     }
 
     /* ---- Decisions ---- */
@@ -207,8 +206,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
         lost = (l.x + l.y) + (l.z + l.w);
         spent = (w.x + w.y) + (w.z + w.w);
-        bool skip =
-            rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
+        bool skip = rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
         verdict v = must_keep | !skip ? KEEP_BLOCK : SKIP_BLOCK;
         if (mode == WALK_EXACT && !again && !(lost == lost))
             v = WEIGH_AGAIN;
@@ -236,8 +234,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         for (int r = 0; r < 2; r++) {
             sum[r] += mass[r];
             if (votes)
-                level[r] = at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r])
-                                                           : larger(level[r], top[r]);
+                level[r] =
+                    at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r]) : larger(level[r], top[r]);
             if (mode == WALK_ESTIMATED) {
                 level[r] = larger(level[r], top[r]);
                 if (rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f))
@@ -273,7 +271,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         if (__builtin_expect(again, 0))
             propose_offsets();
-        exponentials<dim>(score, factor, offset, mass);
+        exponentials(score, factor, offset, mass);
         verdict v = judge(mass, again, listed & KEEP << group, n);
         if (__builtin_expect(again, 0))
             settle_offsets(v == KEEP_BLOCK, mass);
@@ -353,7 +351,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             keep = decide(top, listed, mass, n);
         }
         if (keep || mode == WALK_MEASURED)
-            exponentials<dim>(score, factor, offset, mass);
+            exponentials(score, factor, offset, mass);
         if (!keep)
             return SKIP_BLOCK;
         bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
@@ -438,7 +436,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     /* Where the output has this thread's r-th row. */
     __device__ __forceinline__ int64_t output_row(int r)
     {
-        int64_t row = at.row<groups>() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+        int64_t row =
+            at.row<groups>() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
         return p.order_q ? p.order_q[row] : row;
     }
 

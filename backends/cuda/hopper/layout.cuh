@@ -43,13 +43,15 @@ enum { SLOTS = 8, GATE_VISITS = 4, VISITS_AT_ONCE = 32, VISITS_KNOWN = 4 * VISIT
 /* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
 constexpr uint32_t KEEP = 1u << 29, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
 
-struct __align__(16) visit_entry {
+struct __align__(16) visit_entry
+{
     uint32_t block; /* and flags */
     rfa_visit_budget budget;
 };
 
 /* Of a q row. */
-struct __align__(16) row_memory {
+struct __align__(16) row_memory
+{
     float skipped; /* mass */
     float kappa, learned;
     float offset; /* before it was raised */
@@ -130,7 +132,8 @@ struct place {
     {
         return head() / (p.heads_q / p.heads_kv);
     }
-    template <int groups> __device__ __forceinline__ int64_t first_entry(const hopper_params &p) const
+    template <int groups>
+    __device__ __forceinline__ int64_t first_entry(const hopper_params &p) const
     {
         return batch() * p.list_stride[0] + head() * p.list_stride[1] +
                row<groups>() / p.visit_q * p.list_stride[2];

@@ -3,9 +3,6 @@
 #define RFA_HOPPER_PRODUCER_CUH
 
 #include "layout.cuh"
-#ifndef EAGER
-#define EAGER 0
-#endif
 
 /* One lane: 128 rows of K or V. */
 template <int dim>
@@ -50,7 +47,8 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         uint32_t flags = 0;
         for (int group = 0; group < groups; group++) {
             int block = at.decision_block<groups>() + group;
-            bool dense = at.rule.limit != at.rule.limit || (p.dense_rows && block < p.blocks_q && p.dense_rows[block]);
+            bool dense = at.rule.limit != at.rule.limit ||
+                         (p.dense_rows && block < p.blocks_q && p.dense_rows[block]);
             flags |= dense ? KEEP << group : 0;
         }
         return flags;
@@ -64,11 +62,13 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         int64_t first = at.first_entry<groups>(p);
         int block = listed && p.list ? p.list[first + slot] : slot;
         visit_entry entry = {(uint32_t)block | flags, {0, 0, 0}};
-        if (mode != WALK_DENSE && (n + lane == 0 || (listed && p.always_keep && p.always_keep[block] & 1)))
+        if (mode != WALK_DENSE &&
+            (n + lane == 0 || (listed && p.always_keep && p.always_keep[block] & 1)))
             entry.block |= 7 * KEEP;
         if ((int64_t)(block + 1) * HOPPER_BLOCK_K > p.len_k)
             entry.block |= RAGGED;
-        float rest = listed && p.list && p.list_rest ? p.list_rest[first + slot] : RFA_NO_PREDICTION;
+        float rest =
+            listed && p.list && p.list_rest ? p.list_rest[first + slot] : RFA_NO_PREDICTION;
         if (mode == WALK_ESTIMATED || mode == WALK_EXACT)
             entry.budget = rfa_budget_of_visit(at.rule, (float)slot, (float)at.visits, rest);
         s.x->visit[slot % VISITS_KNOWN] = entry;
@@ -92,9 +92,8 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
                 barrier_wait(BARRIER(gate, 0), n / GATE_VISITS & 1);
             barrier_wait(BARRIER(k_empty, stage.stage), stage.parity ^ 1);
             if (lane == 0)
-                load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes,
-                                     BARRIER(k_full, stage.stage),
-                                     s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
+                load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes, BARRIER(k_full, stage.stage),
+                               s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
             stage.next();
         }
     }
@@ -116,9 +115,9 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
         if (n >= HOPPER_V_STAGES) /* all are through with what was there */
             WAIT_FOR_VISIT(done, n - HOPPER_V_STAGES);
         if (lane == 0)
-            load_tile<dim>(
-                &p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes, BARRIER(v_ready, n % SLOTS),
-                s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
+            load_tile<dim>(&p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes,
+                           BARRIER(v_ready, n % SLOTS), s.x->visit[n % VISITS_KNOWN].block,
+                           at.head_kv(p), at.batch());
     }
 
     /* Whether somebody keeps visit n. */
@@ -132,7 +131,7 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
     __device__ __forceinline__ void run()
     {
         group_sync(LIST_BARRIER, 64); /* the first visits are known */
-        bool kept = true; /* the visit before */
+        bool kept = true;             /* the visit before */
 #pragma unroll 1
         for (int n = 0; n < at.visits; n++) {
             /* A tile that was fetched in vain may still be on its way to the same place. */
@@ -140,9 +139,9 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
                 WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
             if (mode != WALK_DENSE && n % GATE_VISITS == 1 && n > GATE_VISITS && lane == 0)
                 barrier_arrive(BARRIER(gate, 0));
-            if (mode == WALK_DENSE || EAGER == 1 || kept) {
+            if (mode == WALK_DENSE || kept) {
                 load(n);
-                if (mode != WALK_DENSE && EAGER != 1)
+                if (mode != WALK_DENSE)
                     kept = is_wanted(n);
             } else {
                 kept = is_wanted(n);

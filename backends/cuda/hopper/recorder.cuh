@@ -18,8 +18,8 @@ template <int dim, walk_mode mode, int groups> struct recorder {
 
     __device__ __forceinline__ uint32_t *words(int group)
     {
-        return p.decisions + at.batch() * p.decisions_stride[0] + at.head() * p.decisions_stride[1] +
-               block_of(group) * p.decisions_stride[2];
+        return p.decisions + at.batch() * p.decisions_stride[0] +
+               at.head() * p.decisions_stride[1] + block_of(group) * p.decisions_stride[2];
     }
 
     /* Votes on visit n, once everybody is through with it. */
@@ -55,7 +55,8 @@ template <int dim, walk_mode mode, int groups> struct recorder {
             own = lane == i ? votes : own;
         }
         if (mode == WALK_DENSE)
-            block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry<groups>(p) + slot] : slot);
+            block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry<groups>(p) + slot]
+                                                      : slot);
         else /* not yet written over: the gate saw to it */
             block = s.x->visit[slot % VISITS_KNOWN].block & BLOCK_BITS;
 #pragma unroll
