@@ -42,8 +42,8 @@
  * - rows' skipped mass, kappa and old offsets in shared memory (spills);
  * - descriptors as low words: as 64-bit values they took 16 registers more.
  *
- * Tried and lost: pairs of thread blocks that load half of every K tile for both (0 to 4 % slower
- * than one block of 192 rows). Warpgroups that take turns to start their products: no difference.
+ * Tried and lost: pairs of thread blocks that load half of every K tile for both (no gain
+ * over one block of 192 rows). Warpgroups that take turns to start their products: no difference.
  * V loaded always, ahead: none either. What follows a visit before, not under, the next one's
  * product: recall with exact masses 10 to 15 % slower.
  *
