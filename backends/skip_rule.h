@@ -130,21 +130,44 @@ RFA_RULE_FN void rfa_spread_budget(int listed, int masses, rfa_skip_rule *rule)
     rule->pace = listed ? (RFA_REAL)0 : (RFA_REAL)1;
 }
 
+/* What a visit may spend, which is known before its masses are. */
+typedef struct rfa_visit_budget {
+    RFA_REAL fair; /* of the budget left: what one visit may take */
+    RFA_REAL due;  /* of all mass: what may be lost by now */
+    RFA_REAL rest; /* predicted share of the visits after this one, or RFA_NO_PREDICTION */
+} rfa_visit_budget;
+
 /* n: this visit's number among `visits` counted ones of the decision block, both as reals
- * (conversions of 64-bit integers are slow on GPUs);
- * lost, spent: means of rfa_row_share over the rows that exist; veto: any row's;
- * rest: predicted share of the visits after this one, or RFA_NO_PREDICTION. */
-RFA_RULE_FN int rfa_block_within_budget(rfa_skip_rule rule, RFA_REAL n, RFA_REAL visits,
-                                        RFA_REAL lost, RFA_REAL spent, int veto, RFA_REAL rest)
+ * (conversions of 64-bit integers are slow on GPUs). */
+RFA_RULE_FN rfa_visit_budget rfa_budget_of_visit(rfa_skip_rule rule, RFA_REAL n, RFA_REAL visits,
+                                                 RFA_REAL rest)
+{
+    rfa_visit_budget visit;
+    visit.fair = rule.share * RFA_RECIPROCAL(visits - n);
+    visit.due = rule.pace * rule.limit * (n + 1) * RFA_RECIPROCAL(visits);
+    visit.rest = rest;
+    return visit;
+}
+
+/* lost, spent: means of rfa_row_share over the rows that exist; veto: any row's. */
+RFA_RULE_FN int rfa_visit_within_budget(rfa_skip_rule rule, rfa_visit_budget visit, RFA_REAL lost,
+                                        RFA_REAL spent, int veto)
 {
     RFA_REAL budget = rule.limit;
     RFA_REAL used = spent + lost;
-    if (!(budget > 0) || veto || !rfa_at_most(rule.lean, used, budget))
-        return 0;
-    return rfa_at_most(rule.lean, lost,
-                       rule.share * (budget - spent) * RFA_RECIPROCAL(visits - n)) ||
-           rfa_at_most(rule.lean, used, rule.pace * budget * (n + 1) * RFA_RECIPROCAL(visits)) ||
-           rfa_at_most(rule.lean, used + rest, budget);
+    /* Without branches: on a GPU each of them waits. */
+    return (budget > 0) & !veto & rfa_at_most(rule.lean, used, budget) &
+           (rfa_at_most(rule.lean, lost, visit.fair * (budget - spent)) |
+            rfa_at_most(rule.lean, used, visit.due) |
+            rfa_at_most(rule.lean, used + visit.rest, budget));
+}
+
+/* Both in one. */
+RFA_RULE_FN int rfa_block_within_budget(rfa_skip_rule rule, RFA_REAL n, RFA_REAL visits,
+                                        RFA_REAL lost, RFA_REAL spent, int veto, RFA_REAL rest)
+{
+    return rfa_visit_within_budget(rule, rfa_budget_of_visit(rule, n, visits, rest), lost, spent,
+                                   veto);
 }
 
 /* ---- estimated masses: kappa, the running mean of rowsum / exp(rowmax) ---------- */

@@ -35,8 +35,7 @@ int32_t case_block_k(const conformance_case *c)
 
 int32_t case_visit_q(const conformance_case *c)
 {
-    int32_t block_q = case_block_q(c), most = block_q <= 256 ? 256 / block_q * block_q : block_q;
-    return c->visit_q ? c->visit_q : most;
+    return c->visit_q ? c->visit_q : rfa_default_visit_q(case_block_q(c));
 }
 
 /* ---- shapes ---- */
@@ -200,8 +199,10 @@ static void draw_blocks(rng *r, conformance_case *c)
 {
     static const int32_t sizes[][2] = {{64, 128}, {64, 128}, {64, 64}, {16, 16},   {16, 32},
                                        {32, 64},  {128, 64}, {7, 5},   {128, 128}, {33, 31}};
-    if (rng_once_in(r, 3))
-        return; /* defaults */
+    if (rng_once_in(r, 3)) { /* defaults, but visit groups that suit kernels or don't */
+        c->visit_q = 64 * (int32_t)rng_between(r, 0, 6);
+        return;
+    }
     int64_t i = rng_below(r, COUNT_OF(sizes));
     c->block_q = sizes[i][0];
     c->block_k = sizes[i][1];

@@ -254,8 +254,7 @@ static rfa_status take_blocks(rfa_problem *p, const rfa_attention_args *a, rfa_e
     if (p->block_q < 1 || p->block_q > MAX_BLOCK || p->block_k < 1 || p->block_k > MAX_BLOCK)
         return rfa_fail(err, RFA_INVALID_ARGUMENT, "blocks are %d x %d, expected 1 to %d each",
                         (int)p->block_q, (int)p->block_k, MAX_BLOCK);
-    int32_t groups = p->block_q <= 256 ? 256 / p->block_q : 1;
-    p->visit_q = a->visit_q ? a->visit_q : groups * p->block_q;
+    p->visit_q = a->visit_q ? a->visit_q : rfa_default_visit_q(p->block_q);
     if (p->visit_q < p->block_q || p->visit_q % p->block_q != 0 || p->visit_q > MAX_VISIT_Q)
         return rfa_fail(err, RFA_INVALID_ARGUMENT,
                         "visit_q is %d, expected a multiple of block_q = %d up to %d",

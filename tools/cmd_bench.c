@@ -139,7 +139,7 @@ static const cli_option table[] = {
      .argument = "Q,K[,V]",
      .min = 1,
      .max = 65536,
-     .default_text = "64,128,256",
+     .default_text = "64,128,384",
      .help = "decision block, and queries that share a visit list"},
     {.name = "rounds",
      .kind = CLI_INTEGER,
@@ -260,7 +260,7 @@ static int complete(bench_options *o)
         return cli_usage(NAME, "%s", err.text);
     r->block_q = o->block.count > 0 ? (int32_t)o->block.values[0] : 64;
     r->block_k = o->block.count > 0 ? (int32_t)o->block.values[1] : 128;
-    r->visit_q = r->block_q <= 256 ? 256 / r->block_q * r->block_q : r->block_q;
+    r->visit_q = rfa_default_visit_q(r->block_q);
     if (o->block.count > 2)
         r->visit_q = (int32_t)o->block.values[2];
     r->cubes = !o->no_cubes;

@@ -111,7 +111,7 @@ static const cli_option table[] = {
      .min = 1,
      .max = 65536,
      .help = "queries and keys of a decision block, and queries that share a visit list",
-     .default_text = "64,128,256"},
+     .default_text = "64,128,384"},
     {.name = "grid",
      .kind = CLI_INTEGERS,
      .value = FIELD(grid),
@@ -250,8 +250,7 @@ static int complete(run_options *o)
     memcpy(r->grid.size, o->grid.values, sizeof(r->grid.size));
     r->block_q = o->block.count > 0 ? (int32_t)o->block.values[0] : 64;
     r->block_k = o->block.count > 0 ? (int32_t)o->block.values[1] : 128;
-    int32_t shared = r->block_q <= 256 ? 256 / r->block_q * r->block_q : r->block_q;
-    r->visit_q = o->block.count > 2 ? (int32_t)o->block.values[2] : shared;
+    r->visit_q = o->block.count > 2 ? (int32_t)o->block.values[2] : rfa_default_visit_q(r->block_q);
     bool tracked = o->rule == RFA_RULE_DENSE || o->rule == RFA_RULE_RECALL;
     r->keep_recall = tracked || !o->no_recall;
     return -1;

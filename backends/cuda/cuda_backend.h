@@ -76,7 +76,7 @@ enum cuda_kernel {
 /* Kernels of one kind, from those that do everything to the fastest. */
 enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_AMPERE, CUDA_FAMILY_HOPPER };
 
-enum { CUDA_MAX_VARIANTS = 96 };
+enum { CUDA_MAX_VARIANTS = 128 };
 
 /* Memory that captured graphs hold. */
 typedef struct cuda_kept_block {
@@ -178,7 +178,8 @@ enum cuda_walk {
     CUDA_WALK_DENSE,
     CUDA_WALK_VOTE,      /* blasst or energy, recall not asked for */
     CUDA_WALK_ESTIMATED, /* recall with estimated masses */
-    CUDA_WALK_EXACT      /* recall with exact masses; blasst, energy with recall */
+    CUDA_WALK_EXACT,     /* recall with exact masses */
+    CUDA_WALK_MEASURED   /* blasst, energy with recall */
 };
 
 /* One attention kernel. */
@@ -191,7 +192,7 @@ struct cuda_variant {
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
     bool maps;     /* reads q, k and v through tensor maps */
-    bool pair;     /* thread blocks come in pairs */
+    int32_t rows;  /* of q in a thread block; fast families */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);

@@ -10,8 +10,7 @@
 bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
     (void)state;
-    /* A pair of blocks walks one list. */
-    return cuda_is_common(v, p) && !p->packed && (!v->pair || p->visit_q % (2 * HOPPER_ROWS) == 0);
+    return cuda_is_common(v, p) && !p->packed;
 }
 
 /* ---- What they are given --------------------------------------------------------------------- */
@@ -122,10 +121,10 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     set_problem(&h, c);
     set_lists(&h, c);
     set_outputs(&h, c);
-    int64_t step = v->pair ? 2 : 1, rows = step * HOPPER_ROWS;
+    int groups = v->rows / HOPPER_BLOCK_Q;
     CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)(step * cuda_ceil_div(p->len_q, rows)), (unsigned)p->heads_q,
-        (unsigned)p->batch, HOPPER_THREADS, 1, 1, (unsigned)HOPPER_SHARED_BYTES(v->width),
-        p->stream, parameters, NULL);
+        kernel, (unsigned)cuda_ceil_div(p->len_q, v->rows), (unsigned)p->heads_q,
+        (unsigned)p->batch, HOPPER_THREADS(groups), 1, 1,
+        (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);
 }

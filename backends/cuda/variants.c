@@ -58,7 +58,7 @@ enum cuda_walk cuda_walk_of(const rfa_problem *p)
         return CUDA_WALK_DENSE;
     if (p->rule == RFA_RULE_RECALL)
         return p->mass == RFA_MASS_ESTIMATED ? CUDA_WALK_ESTIMATED : CUDA_WALK_EXACT;
-    return p->track_recall ? CUDA_WALK_EXACT : CUDA_WALK_VOTE;
+    return p->track_recall ? CUDA_WALK_MEASURED : CUDA_WALK_VOTE;
 }
 
 /* They write their output in pairs of elements. */
@@ -78,47 +78,55 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
     const int64_t most = 65535; /* of a grid's second and third size */
     return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
            v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
-           p->block_k == 128 && p->visit_q % 128 == 0 && p->heads_q <= most && p->batch <= most &&
-           p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
+           p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most &&
+           p->batch <= most && p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 &&
+           takes_pairs(p);
 }
 
-#define FAST_KERNELS(each, dtype, name, width)                                                     \
-    each(dtype, name, width, dense, DENSE), each(dtype, name, width, vote, VOTE),                  \
-        each(dtype, name, width, estimated, ESTIMATED), each(dtype, name, width, exact, EXACT)
-
-#define AMPERE(dtype_, name, width_, suffix, walk_)                                                \
+#define AMPERE_KERNEL(dtype_, name, width_, suffix, walk_)                                         \
     {                                                                                              \
         .kernel = "rfa_ampere_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_ampere_##name,  \
-        .family = CUDA_FAMILY_AMPERE, .dtype = (dtype_), .width = (width_),                        \
+        .family = CUDA_FAMILY_AMPERE, .dtype = (dtype_), .width = (width_), .rows = 128,           \
         .walk = CUDA_WALK_##walk_, .takes = cuda_ampere_takes, .launch = cuda_ampere_launch        \
     }
 
-#define HOPPER_BLOCKS(dtype_, name, width_, suffix, walk_, pair_)                                  \
+#define AMPERE(dtype, name, width)                                                                 \
+    AMPERE_KERNEL(dtype, name, width, dense, DENSE),                                               \
+        AMPERE_KERNEL(dtype, name, width, vote, VOTE),                                             \
+        AMPERE_KERNEL(dtype, name, width, exact, MEASURED),                                        \
+        AMPERE_KERNEL(dtype, name, width, estimated, ESTIMATED),                                   \
+        AMPERE_KERNEL(dtype, name, width, exact, EXACT)
+
+#define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_, rows_)                                  \
     {                                                                                              \
-        .kernel = "hopper_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_hopper,             \
-        .family = CUDA_FAMILY_HOPPER, .dtype = (dtype_), .width = (width_), .maps = true,          \
-        .pair = (pair_), .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                    \
+        .kernel = "hopper_" #name "_" #width_ "_" #suffix "_" #rows_, .image = CUDA_IMAGE_hopper,  \
+        .family = CUDA_FAMILY_HOPPER, .dtype = (dtype_), .width = (width_), .rows = (rows_),       \
+        .maps = true, .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                       \
         .launch = cuda_hopper_launch                                                               \
     }
 
-#define HOPPER(dtype, name, width, suffix, walk)                                                   \
-    HOPPER_BLOCKS(dtype, name, width, suffix, walk, false)
-
-#define HOPPER_PAIR(dtype, name, width, suffix, walk)                                              \
-    HOPPER_BLOCKS(dtype, name, width, suffix##_pair, walk, true),                                  \
-        HOPPER_BLOCKS(dtype, name, width, suffix, walk, false)
+#define HOPPER(dtype, name, width, rows)                                                           \
+    HOPPER_KERNEL(dtype, name, width, dense, DENSE, rows),                                         \
+        HOPPER_KERNEL(dtype, name, width, vote, VOTE, rows),                                       \
+        HOPPER_KERNEL(dtype, name, width, measured, MEASURED, rows),                               \
+        HOPPER_KERNEL(dtype, name, width, estimated, ESTIMATED, rows),                             \
+        HOPPER_KERNEL(dtype, name, width, exact, EXACT, rows)
 
 /* ---- All of them --------------------------------------------------------------------------- */
 
 const cuda_variant cuda_variants[] = {
-    FAST_KERNELS(HOPPER, RFA_BF16, bf16, 64),
-    FAST_KERNELS(HOPPER_PAIR, RFA_BF16, bf16, 128),
-    FAST_KERNELS(HOPPER, RFA_F16, f16, 64),
-    FAST_KERNELS(HOPPER_PAIR, RFA_F16, f16, 128),
-    FAST_KERNELS(AMPERE, RFA_BF16, bf16, 64),
-    FAST_KERNELS(AMPERE, RFA_BF16, bf16, 128),
-    FAST_KERNELS(AMPERE, RFA_F16, f16, 64),
-    FAST_KERNELS(AMPERE, RFA_F16, f16, 128),
+    HOPPER(RFA_BF16, bf16, 64, 192),
+    HOPPER(RFA_BF16, bf16, 128, 192),
+    HOPPER(RFA_F16, f16, 64, 192),
+    HOPPER(RFA_F16, f16, 128, 192),
+    HOPPER(RFA_BF16, bf16, 64, 128),
+    HOPPER(RFA_BF16, bf16, 128, 128),
+    HOPPER(RFA_F16, f16, 64, 128),
+    HOPPER(RFA_F16, f16, 128, 128),
+    AMPERE(RFA_BF16, bf16, 64),
+    AMPERE(RFA_BF16, bf16, 128),
+    AMPERE(RFA_F16, f16, 64),
+    AMPERE(RFA_F16, f16, 128),
     ANY_CARD(RFA_F16, f16, 64, 64, 64, false),
     ANY_CARD(RFA_F16, f16, 64, 128, 128, false),
     ANY_CARD(RFA_F16, f16, 128, 64, 64, false),

@@ -26,6 +26,12 @@ extern "C" {
  * "Computed order" is the order of tokens after the gather into cubes; it is
  * the caller's order where no grid is given. docs/how-it-works.md explains. */
 
+/* The visit_q that 0 stands for. Kernels that share tiles between 192 or 128 queries take it. */
+static inline int32_t rfa_default_visit_q(int32_t block_q)
+{
+    return block_q > 0 && block_q <= 384 ? 384 / block_q * block_q : block_q;
+}
+
 typedef enum rfa_axes {
     RFA_AXES_BSHD = 0, /* (batch, seq, heads, dim): the default */
     RFA_AXES_BHSD = 1  /* (batch, heads, seq, dim) */
@@ -167,7 +173,7 @@ typedef struct rfa_attention_args {
     rfa_order order;
     int32_t block_q; /* 0: 64 */
     int32_t block_k; /* 0: 128 */
-    int32_t visit_q; /* a multiple of block_q; 0: the largest one up to 256, or block_q */
+    int32_t visit_q; /* a multiple of block_q; 0: the largest one up to 384, or block_q */
 
     /* RFA_ORDER_LIST. Visit groups G = ceil(Lq / visit_q). */
     const DLTensor *list_indices; /* int32 (B, H, G, capacity): key blocks in computed order */

@@ -2,13 +2,12 @@
  * as its __grid_constant__ parameter, and the numbers the host needs to launch
  * it. Plain C, so that host code without nvcc can fill it.
  *
- * Launch: grid (ceil(len_q / 128), heads_q, batch), one dimension faster than
- * the next, so that neighbours in time share one head's K and V in L2; 384
- * threads; HOPPER_SHARED_BYTES(head_dim) of dynamic shared memory (raise
- * CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). The kernels *_pair are
- * clusters of two thread blocks: an even number in the first dimension (one more
- * than there are rows for does no harm), and both on one list, so visit_q a
- * multiple of 256, or no list.
+ * Launch: grid (ceil(len_q / rows), heads_q, batch), one dimension faster than the next, so that
+ * neighbours in time share one head's K and V in L2; rows, 192 or 128, is the last part of a
+ * kernel's name, a thread block has rows / 64 = `groups` consumer warpgroups,
+ * HOPPER_THREADS(groups) threads and HOPPER_SHARED_BYTES(head_dim, groups) of dynamic shared memory
+ * (raise CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). With lists, visit_q is a multiple
+ * of rows.
  *
  * Tensor maps (cuTensorMapEncodeTiled), for q, k and v alike: 4 dimensions
  * (element, row, head, batch), 16-bit type of the tensor (bf16 or f16),
@@ -24,14 +23,13 @@
  * such stride, say 16 bytes.) out needs a unit last stride and an even
  * base element and even strides: it is written in pairs of elements.
  *
- * Kernels (attention.cu): hopper_{bf16,f16}_{64,128}_{dense,vote,estimated,exact},
- * and for head dim 128 each also with _pair;
- * head dim 64 or 128 is the larger of dim and dim_v, rounded up. `vote` is blasst or
- * energy without recall; `estimated` is recall with estimated masses; `exact` is recall
- * with exact masses, or blasst or energy with recall. Compile with -prec-div=false.
+ * Kernels (attention.cu):
+ * hopper_{bf16,f16}_{64,128}_{dense,vote,measured,estimated,exact}_{128,192}; head dim 64 or 128 is
+ * the larger of dim and dim_v, rounded up. `vote` is blasst or energy without recall, `measured`
+ * with; `estimated` and `exact` are recall with such masses. Compile with -prec-div=false.
  *
  * Not here, and so for other kernels: causal masks, packed sequences, scale <= 0,
- * block_q != 64, block_k != 128, visit_q no multiple of 128, head dims over 128,
+ * block_q != 64, block_k != 128, visit_q no multiple of 128 or 192, head dims over 128,
  * f32 inputs, replay. Odd dim_v.
  */
 #ifndef RFA_HOPPER_PARAMS_H
@@ -42,16 +40,21 @@
 #include <cuda.h>
 
 enum {
-    HOPPER_ROWS = 128,   /* q rows of a thread block: two decision blocks */
     HOPPER_BLOCK_Q = 64, /* one consumer warpgroup each */
     HOPPER_BLOCK_K = 128,
-    HOPPER_THREADS = 384,
-    HOPPER_STAGES = 3 /* K tiles, and V tiles, in flight */
+    HOPPER_MOST_GROUPS = 3, /* consumer warpgroups of a thread block: 3, or 2 */
+    HOPPER_K_STAGES = 3,    /* K tiles in flight */
+    HOPPER_V_STAGES = 2,
+    HOPPER_EXCHANGE_BYTES = 6144
 };
 
+#define HOPPER_THREADS(groups) (128 * ((groups) + 1))
+
 /* Tiles of q, k and v; then barriers and exchanges; 1024 to align the tiles. */
-#define HOPPER_SHARED_BYTES(head_dim)                                                              \
-    ((size_t)(head_dim)*2 * (HOPPER_ROWS + 2 * HOPPER_STAGES * HOPPER_BLOCK_K) + 1024 + 1024)
+#define HOPPER_SHARED_BYTES(head_dim, groups)                                                      \
+    ((size_t)(head_dim)*2 *                                                                        \
+         ((groups)*HOPPER_BLOCK_Q + (HOPPER_K_STAGES + HOPPER_V_STAGES) * HOPPER_BLOCK_K) +        \
+     HOPPER_EXCHANGE_BYTES + 1024)
 
 typedef struct hopper_params {
     CUtensorMap q, k, v; /* 64-byte aligned: keep them first */

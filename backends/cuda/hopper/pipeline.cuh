@@ -63,15 +63,6 @@ template <int stages> struct ring {
             parity ^= 1;
         }
     }
-
-    /* The place before this one. */
-    __device__ __forceinline__ ring before() const
-    {
-        ring last = *this;
-        last.stage = stage == 0 ? stages - 1 : stage - 1;
-        last.parity = stage == 0 ? parity ^ 1 : parity;
-        return last;
-    }
 };
 
 /* ---- Copy engine ---------------------------------------------------------------------------- */
@@ -88,51 +79,6 @@ __device__ __forceinline__ void load_box(uint32_t to, const CUtensorMap *map, ui
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
                  "l"(map), "r"(barrier), "r"(element), "r"(row), "r"(head), "r"(batch)
-                 : "memory");
-}
-
-/* ---- Clusters: two thread blocks that share tiles -------------------------------------------- */
-
-__device__ __forceinline__ uint32_t cluster_rank()
-{
-    uint32_t rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-/* The same place in the shared memory of the cluster's block `rank`. */
-__device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t rank)
-{
-    uint32_t there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    return there;
-}
-
-/* `barrier` by cluster_address. Not .release.cluster, which drains all of the warp's memory
- * accesses first (MEMBAR.GPU; it made the whole kernel 1.5 times slower): what is handed over
- * was only read, by products that have ended. */
-__device__ __forceinline__ void cluster_barrier_arrive(uint32_t barrier)
-{
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-/* All threads of the cluster's blocks. */
-__device__ __forceinline__ void cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-/* As load_box, to this place in both blocks, completing on `barrier` in each. */
-__device__ __forceinline__ void load_box_to_pair(uint32_t to, const CUtensorMap *map,
-                                                 uint32_t barrier, int element, int row, int head,
-                                                 int batch)
-{
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(element), "r"(row), "r"(head), "r"(batch),
-                 "h"((uint16_t)3)
                  : "memory");
 }
 
@@ -157,6 +103,17 @@ __device__ __forceinline__ bool group_all(int id, int threads, bool yes)
                  : "r"(id), "r"(threads), "r"((int)yes)
                  : "memory");
     return all != 0;
+}
+
+/* To a word of shared memory; what was there. */
+__device__ __forceinline__ uint32_t add_shared(uint32_t address, uint32_t x)
+{
+    uint32_t before;
+    asm volatile("atom.shared::cta.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(address), "r"(x)
+                 : "memory");
+    return before;
 }
 
 /* ---- Registers a thread, for the whole warpgroup --------------------------------------------- */

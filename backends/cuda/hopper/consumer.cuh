@@ -1,0 +1,510 @@
+/* A consumer: one warpgroup, which computes 64 q rows, one decision block. */
+#ifndef RFA_HOPPER_CONSUMER_CUH
+#define RFA_HOPPER_CONSUMER_CUH
+
+#include "layout.cuh"
+#include "softmax.cuh"
+#include "wgmma.cuh"
+
+enum { GROUP_BARRIER = 2 }; /* named barriers: one a warpgroup */
+
+/* Below any score: where nothing was kept yet. (-inf - -inf would be NaN.) */
+constexpr float largest = 3.402823466e38f;
+
+enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
+
+/* What all threads of a warp say alike, so that the compiler knows it. */
+__device__ __forceinline__ verdict agree(verdict v)
+{
+    return (verdict)__reduce_or_sync(~0u, (unsigned)v);
+}
+
+template <typename T, int dim, walk_mode mode, int groups> struct consumer {
+    using t = tile<dim>;
+    static constexpr int out_registers = dim / 2;
+    static constexpr bool votes = mode == WALK_VOTE || mode == WALK_MEASURED;
+    static constexpr bool measures = mode != WALK_DENSE && mode != WALK_VOTE;
+    /* Of one visit and row, in weights: more would not fit the input type or, summed up, make
+     * the output overflow early. */
+    static constexpr float most_mass = is_bf16<T> ? 1048576.f : 16384.f;
+
+    const hopper_params &p;
+    const shared_layout<dim, groups> &s;
+    const place &at;
+    int group, thread; /* warpgroup; thread in it */
+    float factor;      /* scale log2(e) */
+    int rows;          /* that exist */
+    float share;       /* of each of them in a mean */
+
+    /* Of this thread's two rows. Weights are 2^(score factor - offset). */
+    float offset[2], sum[2];
+    float level[2]; /* energy: ln sum; blasst and estimated masses: max over kept keys, unscaled */
+
+    float score[64]; /* then weights; then, two in one, in the first half, those of the products */
+    float out[out_registers];
+
+    /* ---- Products ---- */
+
+    __device__ __forceinline__ void issue_scores(uint32_t stage)
+    {
+        uint32_t q = wgmma_operand(s.q + group * t::q_bytes, 16);
+        uint32_t keys = wgmma_operand(s.k + stage * t::k_bytes, 16);
+        wgmma_pin(score);
+        wgmma_begin();
+        wgmma_shared_first<T>(score, q, keys);
+#pragma unroll
+        for (int step = 1; step < dim / 16; step++) {
+            int half = step / 4, inside = step % 4 * 32;
+            uint32_t b = keys + ((half * t::k_half + inside) >> 4);
+            wgmma_shared<T>(score, q + ((half * t::q_half + inside) >> 4), b);
+        }
+        wgmma_commit();
+    }
+
+    __device__ __forceinline__ void await_scores(uint32_t listed)
+    {
+        wgmma_wait<0>();
+        wgmma_pin(score);
+        if (__builtin_expect(listed & RAGGED, 0))
+            mask_past_end(score, (int)(p.len_k % HOPPER_BLOCK_K), thread % 4);
+    }
+
+    /* Output += weights times the V tile of visit n. */
+    __device__ __forceinline__ void issue_values(uint32_t n)
+    {
+        uint32_t values = wgmma_operand(s.v + n % HOPPER_V_STAGES * t::k_bytes, t::k_half);
+        WAIT_FOR_VISIT(v_ready, n);
+        wgmma_pin(out);
+        wgmma_begin();
+#pragma unroll
+        for (int step = 0; step < HOPPER_BLOCK_K / 16; step++)
+            wgmma_registers<T>(
+                out, __float_as_uint(score[8 * step]), __float_as_uint(score[8 * step + 1]),
+                __float_as_uint(score[8 * step + 2]), __float_as_uint(score[8 * step + 3]),
+                values + (step * 16 * 128 >> 4));
+        wgmma_commit();
+    }
+
+    __device__ __forceinline__ void await_values()
+    {
+        wgmma_wait<0>();
+        wgmma_pin(out);
+    }
+
+    /* ---- Handing back ---- */
+
+    /* By all threads, after a barrier of the warpgroup since the scores were computed. */
+    __device__ __forceinline__ void release_keys(uint32_t stage)
+    {
+        if (thread == 0)
+            barrier_arrive(BARRIER(k_empty, stage));
+    }
+
+    __device__ __forceinline__ void say_done(uint32_t n)
+    {
+        __syncwarp(); /* this lane speaks for the warp's reads */
+        if (thread % 32 == 0)
+            barrier_arrive(BARRIER(done, n % SLOTS));
+    }
+
+    /* ---- Weights ---- */
+
+    __device__ __forceinline__ bool exists(int r)
+    {
+        return thread / 32 * 16 + thread % 32 / 4 + 8 * r < rows;
+    }
+
+    /* False for NaN. */
+    __device__ __forceinline__ bool fits(const float (&mass)[2])
+    {
+        return mass[0] <= most_mass && mass[1] <= most_mass;
+    }
+
+    /* Offsets that suit scores up to `top` too. */
+    __device__ __forceinline__ void raise_offsets(const float (&top)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            offset[r] = larger(offset[r], top[r] * factor);
+    }
+
+    /* All that was relative to other offsets. */
+    __device__ __forceinline__ void move_sums(const float (&decay)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            sum[r] *= decay[r];
+            if (measures)
+                memory(r).skipped *= decay[r];
+        }
+#pragma unroll
+        for (int i = 0; i < out_registers; i++)
+            out[i] *= decay[i / 2 % 2];
+    }
+
+    /* What is seldom needed of a row. Its four threads write the same. */
+    __device__ __forceinline__ row_memory &memory(int r)
+    {
+        return s.x->memory[group][thread / 4 + 32 * r];
+    }
+
+    __device__ __forceinline__ void pack_weights()
+    {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            score[i / 4 * 8 + i % 4] = __uint_as_float(pack<T>(score[2 * i], score[2 * i + 1]));
+    }
+
+    /* ---- Decisions ---- */
+
+    __device__ __forceinline__ bool all_rows_vote(const float (&top)[2])
+    {
+        bool skip = true, energy = at.rule.kind == RFA_SKIP_ENERGY;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float above = energy ? fmaf(top[r], factor, -offset[r]) * 0.693147180559945309f
+                                 : (top[r] - level[r]) * p.scale;
+            skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
+        }
+        return group_all(GROUP_BARRIER + group, 128, skip);
+    }
+
+    /* What a row says to skipping: a veto is more than any budget. */
+    __device__ __forceinline__ void ask_row(int r, float mass, bool again, float &lost,
+                                            float &spent)
+    {
+        float kept = sum[r], skipped = memory(r).skipped;
+        if (__builtin_expect(again, 0)) { /* relative to offsets that were raised */
+            float decay = exp2_fast(memory(r).offset - offset[r]);
+            kept *= decay;
+            skipped *= decay;
+        }
+        rfa_row_share share = rfa_share_of_row(at.rule, kept, skipped, mass);
+        lost += exists(r) ? share.veto ? 1e9f : share.lost : 0.f;
+        spent += exists(r) ? share.spent : 0.f;
+    }
+
+    __device__ __forceinline__ verdict judge(const float (&mass)[2], bool again, bool must_keep,
+                                             uint32_t n)
+    {
+        float lost = 0, spent = 0;
+        ask_row(0, mass[0], again, lost, spent);
+        ask_row(1, mass[1], again, lost, spent);
+        if (mode == WALK_EXACT && !again && !fits(mass))
+            lost = NAN;
+        /* Threads of a row hold the same: even ones add up what would be lost, odd ones
+         * what was spent. */
+        float all = thread % 2 ? spent : lost;
+        all += __shfl_xor_sync(~0u, all, 4);
+        all += __shfl_xor_sync(~0u, all, 8);
+        all += __shfl_xor_sync(~0u, all, 16);
+        float4 *tell = thread % 2 ? &s.x->spent[group][n % 2] : &s.x->lost[group][n % 2];
+        if (thread % 32 < 2)
+            ((float *)tell)[thread / 32] = all;
+        const rfa_visit_budget budget = s.x->visit[n % VISITS_KNOWN].budget;
+        group_sync(GROUP_BARRIER + group, 128);
+        float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
+        lost = (l.x + l.y) + (l.z + l.w);
+        spent = (w.x + w.y) + (w.z + w.w);
+        bool skip = rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
+        verdict v = must_keep | !skip ? KEEP_BLOCK : SKIP_BLOCK;
+        if (mode == WALK_EXACT && !again && !(lost == lost))
+            v = WEIGH_AGAIN;
+        return agree(v);
+    }
+
+    __device__ __forceinline__ uint32_t shared_votes(uint32_t n)
+    {
+        return s.exchange_address + (uint32_t)offsetof(exchange, votes) + n % SLOTS * 4;
+    }
+
+    /* The first to keep a visit, or the last to skip it, calls for V. */
+    __device__ __forceinline__ void publish(bool keep, uint32_t n)
+    {
+        if (thread != 0)
+            return;
+        uint32_t before = add_shared(shared_votes(n), keep ? KEPT << group : 1u);
+        if (before < KEPT && (keep || before == groups - 1))
+            barrier_arrive(BARRIER(wanted, n % SLOTS));
+    }
+
+    __device__ __forceinline__ void count_kept(const float (&mass)[2], const float (&top)[2])
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            sum[r] += mass[r];
+            if (votes)
+                level[r] =
+                    at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r]) : larger(level[r], top[r]);
+            if (mode == WALK_ESTIMATED) {
+                level[r] = larger(level[r], top[r]);
+                if (rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f))
+                    learn(memory(r), mass[r] * exp2_fast(fmaf(-top[r], factor, offset[r])));
+            }
+        }
+    }
+
+    __device__ __forceinline__ void learn(row_memory &row, float ratio)
+    {
+        row.learned += 1;
+        row.kappa += (ratio - row.kappa) * hopper_reciprocal(row.learned);
+    }
+
+    /* Only recalls next to 0 come near the largest number; an infinity would turn into NaN. */
+    __device__ __forceinline__ void count_skipped(const float (&mass)[2])
+    {
+        float skipped[2] = {memory(0).skipped, memory(1).skipped};
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            memory(r).skipped = fminf(skipped[r] + mass[r], largest);
+    }
+
+    /* ---- One visit ----
+     *
+     * Weights are computed relative to offsets that lag behind the maxima, which saves looking
+     * for these. Where they turn out too large, and on the first visit, all is done again from
+     * the scores on, relative to maxima. */
+
+    /* The weights are in the place of the scores. */
+    __device__ __forceinline__ verdict visit_exact(float (&mass)[2], uint32_t listed, bool again,
+                                                   uint32_t n)
+    {
+        if (__builtin_expect(again, 0))
+            propose_offsets();
+        exponentials(score, factor, offset, mass);
+        verdict v = judge(mass, again, listed & KEEP << group, n);
+        if (__builtin_expect(again, 0))
+            settle_offsets(v == KEEP_BLOCK, mass);
+        if (__builtin_expect(v == WEIGH_AGAIN, 0))
+            group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
+        return v;
+    }
+
+    __device__ __forceinline__ void propose_offsets()
+    {
+        float top[2];
+        compare_maxima(score, top);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            memory(r).offset = offset[r];
+        raise_offsets(top);
+    }
+
+    /* They move with what is kept. Else they are what they were, if anything is relative to
+     * that. */
+    __device__ __forceinline__ void settle_offsets(bool keep, float (&mass)[2])
+    {
+        float decay[2];
+        group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float before = memory(r).offset;
+            decay[r] = exp2_fast(before - offset[r]);
+            if (!keep && before > -largest) {
+                mass[r] *= exp2_fast(offset[r] - before);
+                offset[r] = before;
+            }
+        }
+        if (keep)
+            move_sums(decay);
+    }
+
+    /* Masses that follow from the maxima. */
+    __device__ __forceinline__ void estimate_masses(const float (&top)[2], uint32_t listed,
+                                                    float (&mass)[2])
+    {
+        float keys = (float)(listed & RAGGED ? (int)(p.len_k % HOPPER_BLOCK_K) : HOPPER_BLOCK_K);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float each = exp2_fast(fmaf(top[r], factor, -offset[r]));
+            mass[r] = each * (memory(r).learned > 0 ? memory(r).kappa : keys);
+        }
+    }
+
+    /* By the maxima of a visit, before there are weights. */
+    __device__ __forceinline__ bool decide(const float (&top)[2], uint32_t listed, float (&mass)[2],
+                                           uint32_t n)
+    {
+        bool must_keep = listed & KEEP << group, keep;
+        if (votes) {
+            keep = !all_rows_vote(top) | must_keep;
+        } else {
+            estimate_masses(top, listed, mass);
+            keep = judge(mass, false, must_keep, n) == KEEP_BLOCK;
+        }
+        return __any_sync(~0u, keep);
+    }
+
+    __device__ __forceinline__ verdict visit_by_maxima(float (&mass)[2], float (&top)[2],
+                                                       uint32_t listed, bool again, uint32_t n)
+    {
+        bool keep = true;
+        if (mode != WALK_DENSE || __builtin_expect(again, 0))
+            compare_maxima(score, top);
+        if (__builtin_expect(again, 0)) {
+            const float before[2] = {offset[0], offset[1]};
+            raise_offsets(top);
+            const float decay[2] = {exp2_fast(before[0] - offset[0]),
+                                    exp2_fast(before[1] - offset[1])};
+            move_sums(decay);
+        } else if (mode != WALK_DENSE) {
+            keep = decide(top, listed, mass, n);
+        }
+        if (keep || mode == WALK_MEASURED)
+            exponentials(score, factor, offset, mass);
+        if (!keep)
+            return SKIP_BLOCK;
+        bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
+        return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
+    }
+
+    /* What follows from a visit and need not come first, while the next one's scores are under
+     * way. The vote comes before all are done. */
+    __device__ __forceinline__ void end_visit(const float (&mass)[2], bool kept, uint32_t n)
+    {
+        if (!kept)
+            publish(false, n);
+        say_done(n);
+        if (!kept && measures)
+            count_skipped(mass);
+    }
+
+    __device__ __forceinline__ uint32_t await_keys(const ring<HOPPER_K_STAGES> &stage, uint32_t n)
+    {
+        if (n < (uint32_t)at.visits)
+            barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
+        return s.x->visit[n % VISITS_KNOWN].block;
+    }
+
+    /* There is one place for each product, or the assembler would not let them run on. */
+    __device__ __forceinline__ void walk()
+    {
+        ring<HOPPER_K_STAGES> stage;
+        uint32_t n = 0, listed = await_keys(stage, 0);
+        bool kept = false, again = false;
+        float mass[2] = {0, 0}, top[2] = {0, 0};
+#pragma unroll 1
+        while (n < (uint32_t)at.visits) {
+            issue_scores(stage.stage);
+            if (n > 0 && !again)
+                end_visit(mass, kept, n - 1);
+            await_scores(listed);
+            verdict v = mode == WALK_EXACT ? visit_exact(mass, listed, again, n)
+                                           : visit_by_maxima(mass, top, listed, again, n);
+            again = v == WEIGH_AGAIN;
+            if (again)
+                continue;
+            release_keys(stage.stage);
+            stage.next();
+            kept = v == KEEP_BLOCK;
+            if (kept && mode != WALK_DENSE)
+                publish(true, n);
+            listed = await_keys(stage, n + 1);
+            if (kept) {
+                pack_weights();
+                issue_values(n);
+                count_kept(mass, top);
+                await_values();
+            }
+            n++;
+        }
+        end_visit(mass, kept, n - 1);
+    }
+
+    /* ---- Start and end ---- */
+
+    __device__ __forceinline__ void start()
+    {
+        factor = p.scale * 1.44269504088896340736f;
+        int64_t left = p.len_q - (at.row<groups>() + group * HOPPER_BLOCK_Q);
+        rows = (int)(left < 0 ? 0 : left < HOPPER_BLOCK_Q ? left : HOPPER_BLOCK_Q);
+        share = 1.f / (float)(rows > 0 ? rows : 1);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            offset[r] = level[r] = -largest;
+            sum[r] = 0;
+            memory(r) = {0, 0, 0, 0};
+        }
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            score[i] = 0;
+#pragma unroll
+        for (int i = 0; i < out_registers; i++)
+            out[i] = 0;
+    }
+
+    /* Where the output has this thread's r-th row. */
+    __device__ __forceinline__ int64_t output_row(int r)
+    {
+        int64_t row =
+            at.row<groups>() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+        return p.order_q ? p.order_q[row] : row;
+    }
+
+    __device__ __forceinline__ void store_row(int r, int64_t row, float inverse)
+    {
+        int64_t start =
+            at.batch() * p.out_stride[0] + at.head() * p.out_stride[1] + row * p.out_stride[2];
+#pragma unroll
+        for (int j = 0; j < out_registers / 4; j++) {
+            int column = 8 * j + 2 * (thread % 4);
+            float x = out[4 * j + 2 * r] * inverse, y = out[4 * j + 2 * r + 1] * inverse;
+            if (column >= p.dim_v)
+                continue;
+            if (p.out_f32)
+                *(float2 *)((float *)p.out + start + column) = make_float2(x, y);
+            else
+                *(uint32_t *)((T *)p.out + start + column) = pack<T>(x, y);
+        }
+    }
+
+    __device__ __forceinline__ void finish()
+    {
+        float all = 0;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (!exists(r))
+                continue;
+            int64_t row = output_row(r);
+            float skipped = memory(r).skipped;
+            float recall = skipped == 0 ? 1.f : sum[r] / (sum[r] + skipped);
+            all += recall;
+            store_row(r, row, sum[r] == 0 ? 0.f : 1.f / sum[r]);
+            if (p.lse && thread % 4 == 0)
+                p.lse[at.batch() * p.lse_stride[0] + at.head() * p.lse_stride[1] + row] =
+                    sum[r] == 0 ? -INFINITY : offset[r] * 0.693147180559945309f + logf(sum[r]);
+            if (p.recall && thread % 4 == 0)
+                p.recall[at.batch() * p.recall_stride[0] + at.head() * p.recall_stride[1] + row] =
+                    recall;
+        }
+        report_block(all);
+    }
+
+    __device__ __forceinline__ void report_block(float recall)
+    {
+        int q_block = at.decision_block<groups>() + group;
+        recall += __shfl_xor_sync(~0u, recall, 4);
+        recall += __shfl_xor_sync(~0u, recall, 8);
+        recall += __shfl_xor_sync(~0u, recall, 16);
+        if (thread % 32 == 0)
+            s.x->recall[group][thread / 32] = recall;
+        group_sync(GROUP_BARRIER + group, 128);
+        if (thread != 0 || q_block >= p.blocks_q)
+            return;
+        const float *w = s.x->recall[group];
+        int64_t slot = at.head_index(p) * p.blocks_q + q_block;
+        if (p.block_recall)
+            p.block_recall[slot] = (w[0] + w[1]) + (w[2] + w[3]);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        start();
+        barrier_wait(BARRIER(q_full, 0), 0);
+        if (at.visits > 0)
+            walk();
+        finish();
+    }
+};
+
+#endif

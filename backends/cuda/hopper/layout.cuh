@@ -1,0 +1,154 @@
+/* What the warps of a thread block share: tiles, barriers, what they tell each other; and
+ * which part of the problem the block works on. */
+#ifndef RFA_HOPPER_LAYOUT_CUH
+#define RFA_HOPPER_LAYOUT_CUH
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Of masses that are at least 1e-30 or 0: nothing else reaches a decision. */
+static __device__ __forceinline__ float hopper_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#define RFA_RECIPROCAL(x) hopper_reciprocal(x)
+#include "backends/skip_rule.h"
+
+#include "params.h"
+#include "pipeline.cuh"
+
+/* What a consumer does about decisions. */
+enum walk_mode {
+    WALK_DENSE,
+    WALK_VOTE,      /* blasst, energy: no masses, no recall */
+    WALK_MEASURED,  /* the same with recall: masses of what is skipped */
+    WALK_ESTIMATED, /* recall with estimated masses */
+    WALK_EXACT      /* recall with exact masses */
+};
+
+template <int dim> struct tile {
+    static constexpr int halves = dim / 64; /* boxes of 64 elements, side by side */
+    static constexpr uint32_t q_half = HOPPER_BLOCK_Q * 128, q_bytes = q_half * halves;
+    static constexpr uint32_t k_half = HOPPER_BLOCK_K * 128, k_bytes = k_half * halves;
+    static constexpr uint32_t box = 64 * 128; /* 64 rows of one half */
+};
+
+/* Barriers by visit: enough that nobody meets a phase of the time before. Gates open every
+ * GATE_VISITS. Visits are read from the list 32 at a time, those after next. */
+enum { SLOTS = 8, GATE_VISITS = 4, VISITS_AT_ONCE = 32, VISITS_KNOWN = 4 * VISITS_AT_ONCE };
+
+/* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
+constexpr uint32_t KEEP = 1u << 29, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
+
+struct __align__(16) visit_entry
+{
+    uint32_t block; /* and flags */
+    rfa_visit_budget budget;
+};
+
+/* Of a q row. */
+struct __align__(16) row_memory
+{
+    float skipped; /* mass */
+    float kappa, learned;
+    float offset; /* before it was raised */
+};
+
+/* By visit n: `wanted` once somebody keeps it, or all skip it; `done` when all warps are through
+ * with it; `v_ready` when its V tile is there, or nobody needs it. */
+struct exchange {
+    uint64_t q_full;
+    uint64_t k_full[HOPPER_K_STAGES], k_empty[HOPPER_K_STAGES];
+    uint64_t wanted[SLOTS], done[SLOTS], v_ready[SLOTS];
+    uint64_t gate;         /* what came before was recorded, and its tiles have arrived */
+    uint32_t votes[SLOTS]; /* how many skip; KEPT << group for each warpgroup that keeps */
+    visit_entry visit[VISITS_KNOWN];
+    float4 lost[HOPPER_MOST_GROUPS][2], spent[HOPPER_MOST_GROUPS][2]; /* parity; a warp each */
+    float recall[HOPPER_MOST_GROUPS][4];
+    row_memory memory[HOPPER_MOST_GROUPS][HOPPER_BLOCK_Q];
+};
+static_assert(sizeof(exchange) <= HOPPER_EXCHANGE_BYTES, "room for it");
+
+constexpr uint32_t KEPT = 1u << 8;
+
+template <int dim, int groups> struct shared_layout {
+    using t = tile<dim>;
+    uint32_t q, k, v;
+    exchange *x;
+    uint32_t exchange_address;
+
+    /* The barrier `field`, of its stage or slot. */
+#define BARRIER(field, slot)                                                                       \
+    (s.exchange_address + (uint32_t)offsetof(exchange, field) + (uint32_t)(slot)*8)
+
+    __device__ explicit shared_layout(char *raw)
+    {
+        uint32_t start = shared_address(raw), pad = (1024 - start % 1024) % 1024;
+        uint32_t tiles = groups * t::q_bytes + (HOPPER_K_STAGES + HOPPER_V_STAGES) * t::k_bytes;
+        q = start + pad;
+        k = q + groups * t::q_bytes;
+        v = k + HOPPER_K_STAGES * t::k_bytes;
+        x = (exchange *)(raw + pad + tiles);
+        exchange_address = q + tiles;
+    }
+};
+
+/* Waits for visit n's phase of one of the barriers by visit. */
+#define WAIT_FOR_VISIT(field, n) barrier_wait(BARRIER(field, (n) % SLOTS), (n) / SLOTS & 1)
+
+/* ---- Who works on what ------------------------------------------------------------------ */
+
+/* What was derived from blockIdx stays there, rather than in registers. */
+struct place {
+    int visits; /* key blocks to walk */
+    rfa_skip_rule rule;
+
+    __device__ __forceinline__ int batch() const
+    {
+        return blockIdx.z;
+    }
+    __device__ __forceinline__ int head() const
+    {
+        return blockIdx.y;
+    }
+    /* Of q, the first that the thread block works on. */
+    template <int groups> __device__ __forceinline__ int decision_block() const
+    {
+        return blockIdx.x * groups;
+    }
+    template <int groups> __device__ __forceinline__ int row() const
+    {
+        return decision_block<groups>() * HOPPER_BLOCK_Q;
+    }
+    /* Where (batch, head) is in compact arrays. */
+    __device__ __forceinline__ int64_t head_index(const hopper_params &p) const
+    {
+        return (int64_t)batch() * p.heads_q + head();
+    }
+    __device__ __forceinline__ int head_kv(const hopper_params &p) const
+    {
+        return head() / (p.heads_q / p.heads_kv);
+    }
+    template <int groups>
+    __device__ __forceinline__ int64_t first_entry(const hopper_params &p) const
+    {
+        return batch() * p.list_stride[0] + head() * p.list_stride[1] +
+               row<groups>() / p.visit_q * p.list_stride[2];
+    }
+};
+
+template <int groups> __device__ __forceinline__ place find_place(const hopper_params &p)
+{
+    place at;
+    at.visits = (int)((p.len_k + HOPPER_BLOCK_K - 1) / HOPPER_BLOCK_K);
+    if (p.list)
+        at.visits = p.list_counts[at.head_index(p) * p.groups + at.row<groups>() / p.visit_q];
+    float limit = p.limits ? p.limits[at.head_index(p)] : p.limit;
+    at.rule = {p.rule, limit, p.share, p.pace, {0.f, 0.f}};
+    return at;
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* The warp that counts what was kept and writes it down bit by bit. */
+#ifndef RFA_HOPPER_RECORDER_CUH
+#define RFA_HOPPER_RECORDER_CUH
+
+#include "layout.cuh"
+
+template <int dim, walk_mode mode, int groups> struct recorder {
+    const hopper_params &p;
+    const shared_layout<dim, groups> &s;
+    const place &at;
+    int lane;
+    int kept[groups]; /* of this lane's visits */
+
+    __device__ __forceinline__ int block_of(int group)
+    {
+        return at.decision_block<groups>() + group;
+    }
+
+    __device__ __forceinline__ uint32_t *words(int group)
+    {
+        return p.decisions + at.batch() * p.decisions_stride[0] +
+               at.head() * p.decisions_stride[1] + block_of(group) * p.decisions_stride[2];
+    }
+
+    /* Votes on visit n, once everybody is through with it. */
+    __device__ __forceinline__ uint32_t take_votes(int n)
+    {
+        WAIT_FOR_VISIT(done, n);
+        uint32_t votes = ((volatile uint32_t *)s.x->votes)[n % SLOTS];
+        __syncwarp();
+        if (lane == 0) {
+            s.x->votes[n % SLOTS] = 0;
+            if (n % GATE_VISITS == GATE_VISITS - 1)
+                barrier_arrive(BARRIER(gate, 0));
+        }
+        return votes;
+    }
+
+    __device__ __forceinline__ void write(int group, uint32_t block)
+    {
+        kept[group]++;
+        if (p.decisions && block_of(group) < p.blocks_q)
+            atomicOr(words(group) + block / 32, 1u << block % 32);
+    }
+
+    /* 32 visits, one a lane. */
+    __device__ __forceinline__ void record(int first)
+    {
+        int count = at.visits - first < 32 ? at.visits - first : 32;
+        int slot = first + lane;
+        uint32_t own = lane < count && mode == WALK_DENSE ? 7 * KEPT : 0, block;
+#pragma unroll 1
+        for (int i = 0; i < count && mode != WALK_DENSE; i++) {
+            uint32_t votes = take_votes(first + i);
+            own = lane == i ? votes : own;
+        }
+        if (mode == WALK_DENSE)
+            block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry<groups>(p) + slot]
+                                                      : slot);
+        else /* not yet written over: the gate saw to it */
+            block = s.x->visit[slot % VISITS_KNOWN].block & BLOCK_BITS;
+#pragma unroll
+        for (int group = 0; group < groups; group++)
+            if (own & KEPT << group)
+                write(group, block);
+    }
+
+    __device__ __forceinline__ void clear()
+    {
+#pragma unroll
+        for (int group = 0; group < groups; group++) {
+            kept[group] = 0;
+#pragma unroll 1
+            for (int i = lane; p.decisions && block_of(group) < p.blocks_q && i < p.decision_words;
+                 i += 32)
+                words(group)[i] = 0;
+        }
+        __syncwarp(); /* before bits are set */
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        clear();
+#pragma unroll 1
+        for (int n = 0; n < at.visits; n += 32)
+            record(n);
+#pragma unroll
+        for (int group = 0; group < groups; group++) {
+#pragma unroll 1
+            for (int step = 16; step > 0; step /= 2)
+                kept[group] += __shfl_xor_sync(~0u, kept[group], step);
+            if (lane == 0 && p.block_kept && block_of(group) < p.blocks_q)
+                p.block_kept[at.head_index(p) * p.blocks_q + block_of(group)] = kept[group];
+        }
+    }
+};
+
+#endif

@@ -1,0 +1,85 @@
+/* Softmax arithmetic of a warpgroup's 64 x 128 scores, laid out as wgmma.cuh says: a row's
+ * four threads (a quad) hold 32 of its columns each, a thread has two rows. */
+#ifndef RFA_HOPPER_SOFTMAX_CUH
+#define RFA_HOPPER_SOFTMAX_CUH
+
+#include "wgmma.cuh"
+
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* NaN where either is. */
+__device__ __forceinline__ float larger(float x, float y)
+{
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
+__device__ __forceinline__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+__device__ __forceinline__ float quad_max(float x)
+{
+    x = larger(x, __shfl_xor_sync(~0u, x, 1));
+    return larger(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high)
+{
+    uint32_t both;
+    if (is_bf16<T>)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
+/* quad: the thread's number in its quad. */
+__device__ __forceinline__ void mask_past_end(float (&score)[64], int keys, int quad)
+{
+    int left = keys - 2 * quad;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        if (i / 4 * 8 + i % 2 >= left)
+            score[i] = -INFINITY;
+}
+
+__device__ __forceinline__ void compare_maxima(const float (&score)[64], float (&top)[2])
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float part[4] = {score[2 * r], score[2 * r + 1], score[2 * r + 4], score[2 * r + 5]};
+#pragma unroll
+        for (int j = 4; j < 32; j++)
+            part[j % 4] = larger(part[j % 4], score[4 * (j / 2) + 2 * r + j % 2]);
+        top[r] = quad_max(larger(larger(part[0], part[1]), larger(part[2], part[3])));
+    }
+}
+
+/* Scores to 2^(score factor - offset), and their sums over the rows. */
+__device__ __forceinline__ void exponentials(float (&score)[64], float factor,
+                                             const float (&offset)[2], float (&mass)[2])
+{
+    constexpr int chains = 2; /* of additions a row; 4 were 3 % slower */
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float sum[chains];
+#pragma unroll
+        for (int j = 0; j < 32; j++) {
+            float &x = score[4 * (j / 2) + 2 * r + j % 2];
+            x = exp2_fast(fmaf(x, factor, -offset[r]));
+            sum[j % chains] = j < chains ? x : sum[j % chains] + x;
+        }
+        mass[r] = quad_sum(sum[0] + sum[1]);
+    }
+}
+
+#endif
