@@ -98,10 +98,9 @@ void bench_list_free(rfa_context *ctx, bench_list *list);
 
 typedef struct bench_peer bench_peer;
 
-/* Starts the helper on the same tensors and waits until it has them. */
+/* Starts the helper on the same tensors and device and waits until it has them. */
 rfa_status bench_peer_start(const bench_request *request, rfa_context *ctx,
-                            attention_tensors *tensors, bool gpu, bench_peer **peer,
-                            rfa_error *err);
+                            attention_tensors *tensors, bench_peer **peer, rfa_error *err);
 int bench_peer_count(const bench_peer *peer);
 const char *bench_peer_name(const bench_peer *peer, int index);
 /* Seconds a call of one of its implementations, over `calls` of them. */

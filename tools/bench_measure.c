@@ -271,9 +271,7 @@ static rfa_status start_peer(bench_job *job, bench_result *result, rfa_error *er
 {
     if (!job->request->peer)
         return RFA_OK;
-    bool gpu = rfa_context_device(job->ctx).device_type == kDLCUDA;
-    rfa_status status =
-        bench_peer_start(job->request, job->ctx, &job->tensors, gpu, &job->peer, err);
+    rfa_status status = bench_peer_start(job->request, job->ctx, &job->tensors, &job->peer, err);
     for (int i = 0; status == RFA_OK && i < bench_peer_count(job->peer); i++) {
         bench_row *row =
             add_row(result, job, job->request->peer, bench_peer_name(job->peer, i), err);

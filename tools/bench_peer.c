@@ -70,11 +70,13 @@ static bool find_script(char *path, size_t size)
 /* ---- the process ---- */
 
 static void exec_helper(const bench_request *request, const char *script, const char *file,
-                        bool gpu, const int in[2], const int out[2])
+                        DLDevice device, const int in[2], const int out[2])
 {
-    char threads[16];
+    char threads[16], place[32] = "cpu";
     const char *python = request->python ? request->python : "python3";
     snprintf(threads, sizeof(threads), "%d", (int)request->threads);
+    if (device.device_type == kDLCUDA)
+        snprintf(place, sizeof(place), "cuda:%d", (int)device.device_id);
     dup2(in[0], STDIN_FILENO);
     dup2(out[1], STDOUT_FILENO);
     close(in[0]);
@@ -87,11 +89,12 @@ static void exec_helper(const bench_request *request, const char *script, const 
         setenv("ONEDNN_MAX_CPU_ISA", avx2 ? "AVX2" : "AVX512_CORE_BF16", 1);
         setenv("MKL_ENABLE_INSTRUCTIONS", avx2 ? "AVX2" : "AVX512", 1);
     }
-    execlp(python, python, script, file, gpu ? "cuda" : "cpu", threads, (char *)NULL);
+    execlp(python, python, script, file, place, threads, (char *)NULL);
     _exit(127);
 }
 
-static rfa_status spawn(bench_peer *peer, const bench_request *request, bool gpu, rfa_error *err)
+static rfa_status spawn(bench_peer *peer, const bench_request *request, DLDevice device,
+                        rfa_error *err)
 {
     char script[4096];
     int in[2], out[2];
@@ -107,7 +110,7 @@ static rfa_status spawn(bench_peer *peer, const bench_request *request, bool gpu
     }
     peer->pid = fork();
     if (peer->pid == 0)
-        exec_helper(request, script, peer->file, gpu, in, out);
+        exec_helper(request, script, peer->file, device, in, out);
     close(in[0]);
     close(out[1]);
     peer->to = fdopen(in[1], "w");
@@ -168,7 +171,7 @@ static void remove_file(bench_peer *peer)
 }
 
 rfa_status bench_peer_start(const bench_request *request, rfa_context *ctx,
-                            attention_tensors *tensors, bool gpu, bench_peer **peer, rfa_error *err)
+                            attention_tensors *tensors, bench_peer **peer, rfa_error *err)
 {
     DLDataType type = tensors->q.tensor.dtype;
     rfa_dtype dtype = type.bits == 32 ? RFA_F32 : type.code == kDLBfloat ? RFA_BF16 : RFA_F16;
@@ -179,7 +182,7 @@ rfa_status bench_peer_start(const bench_request *request, rfa_context *ctx,
     if (status == RFA_OK)
         status = write_tensors(ctx, tensors, dtype, made->file, err);
     if (status == RFA_OK)
-        status = spawn(made, request, gpu, err);
+        status = spawn(made, request, rfa_context_device(ctx), err);
     if (status == RFA_OK)
         status = read_names(made, err);
     remove_file(made);

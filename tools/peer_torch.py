@@ -1,6 +1,6 @@
 """The PyTorch side of `rfa bench --peer torch`.
 
-argv: a safetensors file with q, k, v as (batch, seq, heads, dim); cpu or cuda; threads (0: as
+argv: a safetensors file with q, k, v as (batch, seq, heads, dim); cpu or cuda:N; threads (0: as
 PyTorch likes). Says "ready NAME..." with the implementations of scaled_dot_product_attention that
 take these tensors, then answers each line "time NAME CALLS" with the seconds of one call.
 """
@@ -38,7 +38,7 @@ def implementations(tensors, device):
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     names = {"flash": SDPBackend.FLASH_ATTENTION}
-    if device == "cuda":
+    if device != "cpu":
         names = {"cudnn": SDPBackend.CUDNN_ATTENTION, **names}
     usable = {}
     for name, backend in names.items():
@@ -56,7 +56,7 @@ def implementations(tensors, device):
 def timed(call, calls, device):
     import torch
 
-    if device != "cuda":
+    if device == "cpu":
         start = time.perf_counter()
         for _ in range(calls):
             call()
@@ -77,6 +77,8 @@ def main():
 
         if threads > 0:
             torch.set_num_threads(threads)
+        if device != "cpu":
+            torch.cuda.set_device(device)  # events are made on the current one
         usable = implementations(load(path, device), device)
     except Exception as error:  # whatever it is, one line says it
         say("error " + " ".join(str(error).split()))

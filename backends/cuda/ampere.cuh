@@ -29,9 +29,9 @@
  *
  * Tried, with the figures of docs/performance.md: the two decision blocks in opposite phases,
  * a barrier of all threads between, the halves of the keys sharing their maxima; exponentials
- * between the products of the values; loads a tile later; a ring of three tiles; one decision
- * block a block of threads, three of them a multiprocessor (head dim 64: faster, but the walks that
- * decide spill).
+ * between the products of the values, or between those of the visit before (head dim 64,
+ * slower); loads a tile later; a ring of three tiles; one decision block a block of threads,
+ * three of them a multiprocessor (head dim 64: faster, but the walks that decide spill).
  */
 #ifndef RFA_CUDA_AMPERE_CUH
 #define RFA_CUDA_AMPERE_CUH

@@ -138,6 +138,11 @@ __device__ __forceinline__ void load_quarter(uint32_t to, const char *from, int6
 
 /* ---- Barriers in shared memory --------------------------------------------------------------- */
 
+/* compute-sanitizer's racecheck reports copies into a slot of the ring against reads of what
+ * was there. It takes the arrival of one lane for a warp, after __syncwarp, for that lane's
+ * alone: of a ring of a few lines that computes right it says the same, and nothing once every
+ * lane arrives. */
+
 __device__ __forceinline__ void start_barrier(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)

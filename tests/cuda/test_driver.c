@@ -5,6 +5,7 @@
  *
  * usage: test_driver FAKE_LIBRARY OLD_LIBRARY */
 #include <dlfcn.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,17 @@ static int expect(bool holds, const char *what)
     return holds ? PASSED : FAILED;
 }
 
-static rfa_status open_context(rfa_context **ctx)
+static rfa_status open_device(int device, rfa_context **ctx)
 {
     rfa_context_options options = RFA_CONTEXT_OPTIONS_INIT;
     options.backend = "cuda";
-    options.device = 0;
+    options.device = device;
     return rfa_context_create(ctx, &options);
+}
+
+static rfa_status open_context(rfa_context **ctx)
+{
+    return open_device(0, ctx);
 }
 
 /* Opening a context gives this status and a sentence with this in it. */
@@ -249,6 +255,51 @@ static int earlier_fault(void)
     return result;
 }
 
+/* Every tensor of a call in turn is on the other device. */
+static int check_strangers(const problem *own, const problem *other, const char *sentence)
+{
+    static const size_t places[] = {
+        offsetof(rfa_attention_args, q),      offsetof(rfa_attention_args, k),
+        offsetof(rfa_attention_args, v),      offsetof(rfa_attention_args, out),
+        offsetof(rfa_attention_args, knobs),  offsetof(rfa_attention_args, lse),
+        offsetof(rfa_attention_args, recall), offsetof(rfa_attention_args, decisions),
+        offsetof(rfa_attention_args, counts),
+    };
+    int result = PASSED, launches = fake->launches;
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        rfa_attention_args args = own->args;
+        memcpy((char *)&args + places[i], (const char *)&other->args + places[i],
+               sizeof(DLTensor *));
+        result |= expect(rfa_attention(own->ctx, &args) == RFA_INVALID_ARGUMENT,
+                         "a status for a tensor on another device") |
+                  expect(strstr(rfa_last_error(own->ctx), sentence) != NULL, sentence);
+    }
+    return result | expect(fake->launches == launches, "nothing is queued");
+}
+
+static int other_device_is_refused(void)
+{
+    problem p[2];
+    fake->devices = 2;
+    for (int d = 0; d < 2; d++) {
+        rfa_context *ctx;
+        if (open_device(d, &ctx) != RFA_OK || !problem_create(&p[d], ctx, &problem_kinds[1]))
+            return expect(false, "a problem on each of two devices");
+        p[d].args.stream = fake->stream;
+    }
+    int result =
+        check_strangers(&p[0], &p[1],
+                        "is on device type 2 number 1, the context is on 2 number 0") |
+        check_strangers(&p[1], &p[0], "is on device type 2 number 0, the context is on 2 number 1");
+    for (int d = 0; d < 2; d++) {
+        rfa_context *ctx = p[d].ctx;
+        result |= expect(rfa_attention(ctx, &p[d].args) == RFA_OK, "a call after that");
+        problem_destroy(&p[d]);
+        rfa_context_destroy(ctx);
+    }
+    return result;
+}
+
 /* What a call costs the host, without the driver's part. */
 static int own_cost(void)
 {
@@ -303,6 +354,7 @@ static const struct {
     CASE(FAKE, no_room_for_workspace),
     CASE(FAKE, capture_without_workspace),
     CASE(FAKE, earlier_fault),
+    CASE(FAKE, other_device_is_refused),
     CASE(FAKE, own_cost),
 };
 
