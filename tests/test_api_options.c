@@ -51,6 +51,16 @@ REFUSED(options, visit_q_no_multiple, RFA_INVALID_ARGUMENT, "visit_q is 100", s-
 REFUSED(options, visit_q_below_block_q, RFA_INVALID_ARGUMENT, "visit_q is 32", s->args.visit_q = 32)
 REFUSED(options, visit_q_negative, RFA_INVALID_ARGUMENT, "visit_q is -64", s->args.visit_q = -64)
 
+Test(options, default_visit_q_is_a_multiple_of_block_q)
+{
+    cr_expect_eq(rfa_default_visit_q(64), 384);
+    cr_expect_eq(rfa_default_visit_q(128), 384);
+    cr_expect_eq(rfa_default_visit_q(100), 300);
+    cr_expect_eq(rfa_default_visit_q(256), 256);
+    cr_expect_eq(rfa_default_visit_q(384), 384);
+    cr_expect_eq(rfa_default_visit_q(385), 385, "a group is one block at least");
+}
+
 /* ---- orders and lists ---- */
 
 static void give_list(small_problem *s)

@@ -26,7 +26,8 @@ extern "C" {
  * "Computed order" is the order of tokens after the gather into cubes; it is
  * the caller's order where no grid is given. docs/how-it-works.md explains. */
 
-/* The visit_q that 0 stands for. Kernels that share tiles between 192 or 128 queries take it. */
+/* The visit_q that 0 stands for: the largest multiple of block_q up to 384, or block_q. It suits
+ * kernels that share tiles between 192 queries, and those that do between 128. */
 static inline int32_t rfa_default_visit_q(int32_t block_q)
 {
     return block_q > 0 && block_q <= 384 ? 384 / block_q * block_q : block_q;
