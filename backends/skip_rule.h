@@ -178,9 +178,10 @@ RFA_RULE_FN int rfa_kappa_learns(RFA_REAL a, RFA_REAL m_new)
     return a >= m_new - (RFA_REAL)16 && a > -(RFA_REAL)INFINITY;
 }
 
-RFA_RULE_FN RFA_REAL rfa_kappa_update(RFA_REAL kappa, RFA_REAL ratio, int count_after)
+/* count_after: with this ratio, as a real. */
+RFA_RULE_FN RFA_REAL rfa_kappa_update(RFA_REAL kappa, RFA_REAL ratio, RFA_REAL count_after)
 {
-    return kappa + (ratio - kappa) / (RFA_REAL)count_after;
+    return kappa + (ratio - kappa) * RFA_RECIPROCAL(count_after);
 }
 
 #endif

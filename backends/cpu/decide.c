@@ -130,7 +130,7 @@ static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_sc
         int32_t *count = &scratch->kappa_count[block->lane + i];
         float *kappa = &scratch->kappa[block->lane + i];
         if (rfa_kappa_learns(a, max))
-            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(max - a), ++*count);
+            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(max - a), (float)++*count);
     }
 }
 

@@ -59,7 +59,7 @@ template <walk_mode MODE> struct decider {
         a.kept += mass;
         if (MODE == WALK_ESTIMATED && a.top > 0) {
             a.learned += 1;
-            a.kappa = rfa_kappa_update(a.kappa, mass / a.top, (int)a.learned);
+            a.kappa = rfa_kappa_update(a.kappa, mass / a.top, a.learned);
         }
     }
 

@@ -180,7 +180,7 @@ static void keep_row(walk *w, int64_t r)
         lanes_add(acc + d, weight, s->v + d * s->keys, row->seen);
     row->size = fmax(row->size, row->block_size);
     if (w->estimated && rfa_kappa_learns(row->block.max, row->kept.max))
-        row->kappa = rfa_kappa_update(row->kappa, row->block.sum, ++row->kappa_count);
+        row->kappa = rfa_kappa_update(row->kappa, row->block.sum, (double)++row->kappa_count);
 }
 
 static void apply(walk *w, int64_t j, bool keep)

@@ -6,10 +6,10 @@
 #include "softmax.cuh"
 #include "wgmma.cuh"
 
-enum { GROUP_BARRIER = 2 }; /* named barriers: one a warpgroup */
-
 /* Below any score: where nothing was kept yet. (-inf - -inf would be NaN.) */
 constexpr float largest = 3.402823466e38f;
+
+constexpr float ln_2 = 0.693147180559945309f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
 
@@ -131,21 +131,26 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     /* All that was relative to other offsets. */
     __device__ __forceinline__ void move_sums(const float (&decay)[2])
     {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            sum[r] *= decay[r];
-            if (measures)
-                memory(r).skipped *= decay[r];
-        }
+        sum[0] *= decay[0];
+        sum[1] *= decay[1];
+        if (measures)
+            set_skipped(memory(0).skipped * decay[0], memory(1).skipped * decay[1]);
 #pragma unroll
         for (int i = 0; i < out_registers; i++)
             out[i] *= decay[i / 2 % 2];
     }
 
-    /* What is seldom needed of a row. Its four threads write the same. */
+    /* What is seldom needed of a row. Its four threads write the same, after all have read. */
     __device__ __forceinline__ row_memory &memory(int r)
     {
         return s.x->memory[group][thread / 4 + 32 * r];
+    }
+
+    __device__ __forceinline__ void set_skipped(float first, float second)
+    {
+        __syncwarp();
+        memory(0).skipped = first;
+        memory(1).skipped = second;
     }
 
     __device__ __forceinline__ void pack_weights()
@@ -162,8 +167,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         bool skip = true, energy = at.rule.kind == RFA_SKIP_ENERGY;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float above = energy ? fmaf(top[r], factor, -offset[r]) * 0.693147180559945309f
-                                 : (top[r] - level[r]) * p.scale;
+            float above =
+                energy ? fmaf(top[r], factor, -offset[r]) * ln_2 : (top[r] - level[r]) * p.scale;
             skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
         }
         return group_all(GROUP_BARRIER + group, 128, skip);
@@ -238,25 +243,27 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                     at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r]) : larger(level[r], top[r]);
             if (mode == WALK_ESTIMATED) {
                 level[r] = larger(level[r], top[r]);
-                if (rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f))
-                    learn(memory(r), mass[r] * exp2_fast(fmaf(-top[r], factor, offset[r])));
+                learn(memory(r), rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f),
+                      mass[r] * exp2_fast(fmaf(-top[r], factor, offset[r])));
             }
         }
     }
 
-    __device__ __forceinline__ void learn(row_memory &row, float ratio)
+    __device__ __forceinline__ void learn(row_memory &row, bool learns, float ratio)
     {
-        row.learned += 1;
-        row.kappa += (ratio - row.kappa) * hopper_reciprocal(row.learned);
+        float learned = row.learned + 1, kappa = rfa_kappa_update(row.kappa, ratio, learned);
+        __syncwarp();
+        if (learns) {
+            row.learned = learned;
+            row.kappa = kappa;
+        }
     }
 
     /* Only recalls next to 0 come near the largest number; an infinity would turn into NaN. */
     __device__ __forceinline__ void count_skipped(const float (&mass)[2])
     {
-        float skipped[2] = {memory(0).skipped, memory(1).skipped};
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            memory(r).skipped = fminf(skipped[r] + mass[r], largest);
+        set_skipped(fminf(memory(0).skipped + mass[0], largest),
+                    fminf(memory(1).skipped + mass[1], largest));
     }
 
     /* ---- One visit ----
@@ -290,8 +297,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         raise_offsets(top);
     }
 
-    /* They move with what is kept. Else they are what they were, if anything is relative to
-     * that. */
+    /* Raised offsets stay if the block is kept, or if nothing was kept before. */
     __device__ __forceinline__ void settle_offsets(bool keep, float (&mass)[2])
     {
         float decay[2];
@@ -359,7 +365,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     }
 
     /* What follows from a visit and need not come first, while the next one's scores are under
-     * way. The vote comes before all are done. */
+     * way. The vote comes before all are done; both come after the next visit's keys are there,
+     * which the gate counts on. */
     __device__ __forceinline__ void end_visit(const float (&mass)[2], bool kept, uint32_t n)
     {
         if (!kept)
@@ -472,7 +479,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             store_row(r, row, sum[r] == 0 ? 0.f : 1.f / sum[r]);
             if (p.lse && thread % 4 == 0)
                 p.lse[at.batch() * p.lse_stride[0] + at.head() * p.lse_stride[1] + row] =
-                    sum[r] == 0 ? -INFINITY : offset[r] * 0.693147180559945309f + logf(sum[r]);
+                    sum[r] == 0 ? -INFINITY : offset[r] * ln_2 + logf(sum[r]);
             if (p.recall && thread % 4 == 0)
                 p.recall[at.batch() * p.recall_stride[0] + at.head() * p.recall_stride[1] + row] =
                     recall;

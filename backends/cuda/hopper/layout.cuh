@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of masses that are at least 1e-30 or 0: nothing else reaches a decision. */
+/* Of masses between 1e-30 and 1e37, or 0: others reach a decision at recalls next to 0 alone. */
 static __device__ __forceinline__ float hopper_reciprocal(float x)
 {
     float y;
@@ -36,13 +36,19 @@ template <int dim> struct tile {
     static constexpr uint32_t box = 64 * 128; /* 64 rows of one half */
 };
 
-/* Barriers by visit: enough that nobody meets a phase of the time before. Gates open every
- * GATE_VISITS. Visits are read from the list 32 at a time, those after next. */
+/* Barriers by visit, and how many visits pass between two openings of the gate: all phases that
+ * anybody still waits for are of the last SLOTS visits. Visits are read from the list 32 at a time,
+ * while those 32 before them are walked and those before these are written down. */
 enum { SLOTS = 8, GATE_VISITS = 4, VISITS_AT_ONCE = 32, VISITS_KNOWN = 4 * VISITS_AT_ONCE };
+static_assert(HOPPER_V_STAGES == 2 && SLOTS == 2 * GATE_VISITS, "what the gate was proved for");
+
+/* Named barriers. GROUP_BARRIER: one a consumer warpgroup. */
+enum { LIST_BARRIER = 1, GROUP_BARRIER = 2 };
 
 /* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
-constexpr uint32_t KEEP = 1u << 29, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
+constexpr uint32_t KEEP = 1u << 29, ALL_KEEP = 7 * KEEP, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
 
+/* The one after the last visit is read, and means nothing. */
 struct __align__(16) visit_entry
 {
     uint32_t block; /* and flags */
@@ -63,7 +69,7 @@ struct exchange {
     uint64_t q_full;
     uint64_t k_full[HOPPER_K_STAGES], k_empty[HOPPER_K_STAGES];
     uint64_t wanted[SLOTS], done[SLOTS], v_ready[SLOTS];
-    uint64_t gate;         /* what came before was recorded, and its tiles have arrived */
+    uint64_t gate; /* by the recorder after every fourth visit, by the V producer two later */
     uint32_t votes[SLOTS]; /* how many skip; KEPT << group for each warpgroup that keeps */
     visit_entry visit[VISITS_KNOWN];
     float4 lost[HOPPER_MOST_GROUPS][2], spent[HOPPER_MOST_GROUPS][2]; /* parity; a warp each */
@@ -72,17 +78,13 @@ struct exchange {
 };
 static_assert(sizeof(exchange) <= HOPPER_EXCHANGE_BYTES, "room for it");
 
-constexpr uint32_t KEPT = 1u << 8;
+constexpr uint32_t KEPT = 1u << 8, ALL_KEPT = 7 * KEPT;
 
 template <int dim, int groups> struct shared_layout {
     using t = tile<dim>;
     uint32_t q, k, v;
     exchange *x;
     uint32_t exchange_address;
-
-    /* The barrier `field`, of its stage or slot. */
-#define BARRIER(field, slot)                                                                       \
-    (s.exchange_address + (uint32_t)offsetof(exchange, field) + (uint32_t)(slot)*8)
 
     __device__ explicit shared_layout(char *raw)
     {
@@ -95,6 +97,10 @@ template <int dim, int groups> struct shared_layout {
         exchange_address = q + tiles;
     }
 };
+
+/* The barrier `field` of a shared_layout `s`, of its stage or slot. */
+#define BARRIER(field, slot)                                                                       \
+    (s.exchange_address + (uint32_t)offsetof(exchange, field) + (uint32_t)(slot)*8)
 
 /* Waits for visit n's phase of one of the barriers by visit. */
 #define WAIT_FOR_VISIT(field, n) barrier_wait(BARRIER(field, (n) % SLOTS), (n) / SLOTS & 1)

@@ -20,8 +20,6 @@ __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, u
     }
 }
 
-enum { LIST_BARRIER = 1 }; /* a named one */
-
 /* ---- Q, the visits, K ---------------------------------------------------------------------- */
 
 template <int dim, walk_mode mode, int groups> struct key_producer {
@@ -64,7 +62,7 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         visit_entry entry = {(uint32_t)block | flags, {0, 0, 0}};
         if (mode != WALK_DENSE &&
             (n + lane == 0 || (listed && p.always_keep && p.always_keep[block] & 1)))
-            entry.block |= 7 * KEEP;
+            entry.block |= ALL_KEEP;
         if ((int64_t)(block + 1) * HOPPER_BLOCK_K > p.len_k)
             entry.block |= RAGGED;
         float rest =
@@ -95,6 +93,7 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
                 load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes, BARRIER(k_full, stage.stage),
                                s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
             stage.next();
+            __syncwarp();
         }
     }
 };
@@ -120,12 +119,21 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
                            at.head_kv(p), at.batch());
     }
 
-    /* Whether somebody keeps visit n. */
+    /* Whether somebody keeps visit n. (If its tile was loaded ahead, all may be through with it
+     * and the votes gone. Then the next one is not loaded ahead, no more.) */
     __device__ __forceinline__ bool is_wanted(int n)
     {
         WAIT_FOR_VISIT(wanted, n);
         bool kept = ((volatile uint32_t *)s.x->votes)[n % SLOTS] >= KEPT;
         return __any_sync(~0u, kept);
+    }
+
+    /* By now `done` of the visits whose V places were taken over has been seen to pass: those to
+     * come may pass it again. */
+    __device__ __forceinline__ void open_gate(int n)
+    {
+        if (mode != WALK_DENSE && n % GATE_VISITS == 1 && n > GATE_VISITS && lane == 0)
+            barrier_arrive(BARRIER(gate, 0));
     }
 
     __device__ __forceinline__ void run()
@@ -137,22 +145,23 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
             /* A tile that was fetched in vain may still be on its way to the same place. */
             if (mode != WALK_DENSE && n >= HOPPER_V_STAGES)
                 WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
-            if (mode != WALK_DENSE && n % GATE_VISITS == 1 && n > GATE_VISITS && lane == 0)
-                barrier_arrive(BARRIER(gate, 0));
             if (mode == WALK_DENSE || kept) {
                 load(n);
-                if (mode != WALK_DENSE)
-                    kept = is_wanted(n);
+                open_gate(n);
+                kept = mode == WALK_DENSE || is_wanted(n);
             } else {
                 kept = is_wanted(n);
                 if (kept)
                     load(n);
                 else if (lane == 0) /* nobody waits for this phase, but it must pass */
                     barrier_arrive(BARRIER(v_ready, n % SLOTS));
+                open_gate(n);
             }
+            __syncwarp();
         }
         /* The block must not end while a tile is on its way. */
-        for (int n = at.visits < 2 ? 0 : at.visits - 2; n < at.visits; n++)
+        for (int n = at.visits < HOPPER_V_STAGES ? 0 : at.visits - HOPPER_V_STAGES; n < at.visits;
+             n++)
             WAIT_FOR_VISIT(v_ready, n);
     }
 };

@@ -48,7 +48,7 @@ template <int dim, walk_mode mode, int groups> struct recorder {
     {
         int count = at.visits - first < 32 ? at.visits - first : 32;
         int slot = first + lane;
-        uint32_t own = lane < count && mode == WALK_DENSE ? 7 * KEPT : 0, block;
+        uint32_t own = lane < count && mode == WALK_DENSE ? ALL_KEPT : 0, block;
 #pragma unroll 1
         for (int i = 0; i < count && mode != WALK_DENSE; i++) {
             uint32_t votes = take_votes(first + i);
