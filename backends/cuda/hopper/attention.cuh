@@ -29,7 +29,8 @@
  * its place is free. Phases of barriers by visit are told apart by parity alone, so nobody may be
  * SLOTS visits ahead of anybody: the K producer holds visits back at a gate until the recorder and
  * the V producer are close enough. (The V producer opens it after its own waits for `done`: before
- * them, a model of the barriers found a schedule that hangs.)
+ * them, a model of the barriers, tests/cuda/hopper_model.py, found a schedule that hangs. Change
+ * it with them.)
  *
  * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
  * alone):
