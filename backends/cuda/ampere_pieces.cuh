@@ -4,15 +4,9 @@
 #define RFA_CUDA_AMPERE_PIECES_CUH
 
 #include "ampere.h"
+#include "numbers.cuh"
 
-/* Off by a unit in the last place, and 0 for subnormal masses, which reach no decision. */
-static __device__ __forceinline__ float ampere_reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-#define RFA_RECIPROCAL(x) ampere_reciprocal(x)
+#define RFA_RECIPROCAL(x) reciprocal_fast(x)
 #include "device.cuh"
 #include "tile.cuh"
 
@@ -22,26 +16,6 @@ namespace ampere
 constexpr int BLOCK_Q = AMPERE_BLOCK_Q, BLOCK_K = AMPERE_BLOCK_K;
 
 /* ---- Numbers --------------------------------------------------------------------------------- */
-
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Over the four threads of a quad, that hold one row. */
-__device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-
-__device__ __forceinline__ float quad_max(float x)
-{
-    x = larger(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
 
 __device__ __forceinline__ float warp_sum(float x)
 {

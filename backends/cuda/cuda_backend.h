@@ -14,6 +14,7 @@
  *   call.h          what kernels are given
  *
  *   prepare.cu      lengths, token order, flags, limits, gather; visit lists
+ *   numbers.cuh     arithmetic that attention kernels share
  *   lists.cuh       how visit lists are made
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)

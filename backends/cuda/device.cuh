@@ -12,9 +12,7 @@
 #include "backends/visit_order.h"
 
 #include "call.h"
-
-constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int WARP = 32;
+#include "numbers.cuh"
 
 __device__ __forceinline__ int64_t ceil_div(int64_t x, int64_t by)
 {
@@ -64,14 +62,6 @@ __device__ __forceinline__ place_of_head split_index(int64_t index, int64_t head
 {
     place_of_head at = {index / count / heads, index / count % heads, index % count};
     return at;
-}
-
-/* max(m, a), or NaN where either is. */
-__device__ __forceinline__ float larger(float m, float a)
-{
-    float x;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(m), "f"(a));
-    return x;
 }
 
 __device__ __forceinline__ float to_float(float x)

@@ -44,27 +44,6 @@ template <> __device__ __forceinline__ float exponential<float>(float x)
     return expf(x);
 }
 
-/* Over the four threads of a quad, that hold one row. */
-__device__ __forceinline__ float quad_max(float x)
-{
-    x = larger(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return larger(x, __shfl_xor_sync(ALL_LANES, x, 2));
-}
-
-__device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-
-/* Over a warp's 16 rows; x is the sum of a thread's two. */
-__device__ __forceinline__ float rows_sum(float x)
-{
-    for (int step = 4; step < WARP; step *= 2)
-        x += __shfl_xor_sync(ALL_LANES, x, step);
-    return x;
-}
-
 /* `top` and `seen` are set. */
 __device__ __forceinline__ void compare_maxima(const row_state &row, row_visit &visit)
 {

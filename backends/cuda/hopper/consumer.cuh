@@ -199,10 +199,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             lost = NAN;
         /* Threads of a row hold the same: even ones add up what would be lost, odd ones
          * what was spent. */
-        float all = thread % 2 ? spent : lost;
-        all += __shfl_xor_sync(~0u, all, 4);
-        all += __shfl_xor_sync(~0u, all, 8);
-        all += __shfl_xor_sync(~0u, all, 16);
+        float all = rows_sum(thread % 2 ? spent : lost);
         float4 *tell = thread % 2 ? &s.x->spent[group][n % 2] : &s.x->lost[group][n % 2];
         if (thread % 32 < 2)
             ((float *)tell)[thread / 32] = all;
@@ -490,9 +487,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     __device__ __forceinline__ void report_block(float recall)
     {
         int q_block = at.decision_block<groups>() + group;
-        recall += __shfl_xor_sync(~0u, recall, 4);
-        recall += __shfl_xor_sync(~0u, recall, 8);
-        recall += __shfl_xor_sync(~0u, recall, 16);
+        recall = rows_sum(recall);
         if (thread % 32 == 0)
             s.x->recall[group][thread / 32] = recall;
         group_sync(GROUP_BARRIER + group, 128);

@@ -7,14 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of masses between 1e-30 and 1e37, or 0: others reach a decision at recalls next to 0 alone. */
-static __device__ __forceinline__ float hopper_reciprocal(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-#define RFA_RECIPROCAL(x) hopper_reciprocal(x)
+#include "backends/cuda/numbers.cuh"
+#define RFA_RECIPROCAL(x) reciprocal_fast(x)
 #include "backends/skip_rule.h"
 
 #include "params.h"

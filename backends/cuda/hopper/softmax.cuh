@@ -3,34 +3,8 @@
 #ifndef RFA_HOPPER_SOFTMAX_CUH
 #define RFA_HOPPER_SOFTMAX_CUH
 
+#include "backends/cuda/numbers.cuh"
 #include "wgmma.cuh"
-
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* NaN where either is. */
-__device__ __forceinline__ float larger(float x, float y)
-{
-    float z;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
-    return z;
-}
-
-__device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(~0u, x, 1);
-    return x + __shfl_xor_sync(~0u, x, 2);
-}
-
-__device__ __forceinline__ float quad_max(float x)
-{
-    x = larger(x, __shfl_xor_sync(~0u, x, 1));
-    return larger(x, __shfl_xor_sync(~0u, x, 2));
-}
 
 template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high)
 {
