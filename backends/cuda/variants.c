@@ -79,7 +79,7 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
     return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
            v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
            p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most &&
-           p->batch <= most && p->len_q <= INT32_MAX - 128 && p->len_k <= INT32_MAX - 128 &&
+           p->batch <= most && p->len_q <= INT32_MAX - v->rows && p->len_k <= INT32_MAX - 128 &&
            takes_pairs(p);
 }
 
