@@ -675,6 +675,8 @@ class Consumer:
         self.sync = block.group_barriers[group]
         self.keep = block.decisions.keep[group]
         self.weigh_again = block.decisions.again[group]
+        self.name = f"warp {warp} of warpgroup {group}"
+        self.keys_ready = False  # of the next visit
 
     def publish(self, n):
         """The first to keep a visit, or the last to skip it, calls for V."""
@@ -707,12 +709,16 @@ class Consumer:
             self.block.k_empty[n % self.protocol.k_stages].arrive()
             yield
 
+    def look_ahead(self, n):
+        """Whether the keys of the next visit are there. Nobody brings any after the last one's."""
+        turn, stage = divmod(n + 1, self.protocol.k_stages)
+        self.keys_ready = self.block.k_full[stage].lets_pass(self, turn)
+        yield
+
     def await_keys(self, n):
-        """After the last visit there is one more entry, which means nothing."""
-        if n < self.block.visits:
-            turn, stage = divmod(n, self.protocol.k_stages)
+        turn, stage = divmod(n, self.protocol.k_stages)
+        if not self.keys_ready:
             yield Wait(self.block.k_full[stage], turn)
-            self.block.read_entry(n)
 
     def compute_scores(self, n, again):
         """What follows from the visit before is done meanwhile."""
@@ -721,6 +727,7 @@ class Consumer:
         yield
         if n > 0 and not again:
             yield from self.end_visit(n - 1)
+        self.block.read_entry(n)
         if not self.protocol.scores_before_k_empty and not again:
             yield from self.release_keys(n)
         place.end_read(n)
@@ -733,6 +740,7 @@ class Consumer:
         slot.told[self.warp] = (n, again)
         yield
         self.block.read_entry(n)  # its budget
+        yield from self.look_ahead(n)
         yield self.sync
         slot.expect((n, again))
         yield
@@ -750,11 +758,14 @@ class Consumer:
     def visit_by_maxima(self, n, again):
         mode = self.block.mode
         if mode is Mode.VOTES and not again:
+            yield from self.look_ahead(n)
             yield self.sync  # tells whether all rows vote alike
         if mode is Mode.ESTIMATED and not again:
             yield from self.judge(n, again)
         if not self.keep[n]:
             return False
+        if mode is Mode.DENSE:
+            yield from self.look_ahead(n)
         yield self.sync  # tells whether weights fit
         return self.weigh_again[n] and not again
 
@@ -774,7 +785,7 @@ class Consumer:
         visit = self.visit_exact if self.block.mode is Mode.EXACT else self.visit_by_maxima
         n, again = 0, False
         yield from self.await_keys(0)
-        while n < self.block.visits:
+        while True:
             yield from self.compute_scores(n, again)
             again = yield from visit(n, again)
             if again:
@@ -783,10 +794,12 @@ class Consumer:
                 yield from self.release_keys(n)
             if self.keep[n] and self.block.mode is not Mode.DENSE:
                 yield from self.publish(n)
-            yield from self.await_keys(n + 1)
             if self.keep[n]:
                 yield from self.read_values(n)
             n += 1
+            if n == self.block.visits:
+                break
+            yield from self.await_keys(n)
         yield from self.end_visit(n - 1)
 
     def run(self):

@@ -39,9 +39,9 @@
  *   another turn of the loop;
  * - the first product of a visit's scores reads what was there in name only (wgmma_shared_first);
  * - no branch between the start of the output's product and its end (C7517);
- * - decisions as a reduction over the warp, so that it knows that a warp agrees, and keeps
- *   descriptors, stages and barriers in uniform registers: 130 bytes of spills without;
- * - rows' skipped mass, kappa and old offsets in shared memory (spills);
+ * - decisions as votes of the warp, so that it knows that a warp agrees, and keeps descriptors,
+ *   stages and barriers in uniform registers: 130 bytes of spills without;
+ * - rows' kappa, and what they were before offsets were raised, in shared memory (spills);
  * - descriptors as low words: as 64-bit values they took 16 registers more.
  *
  * Tried and lost: pairs of thread blocks that load half of every K tile for both (no gain

@@ -13,12 +13,6 @@ constexpr float ln_2 = 0.693147180559945309f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
 
-/* What all threads of a warp say alike, so that the compiler knows it. */
-__device__ __forceinline__ verdict agree(verdict v)
-{
-    return (verdict)__reduce_or_sync(~0u, (unsigned)v);
-}
-
 template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     using t = tile<dim>;
     static constexpr int out_registers = dim / 2;
@@ -38,7 +32,11 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     /* Of this thread's two rows. Weights are 2^(score factor - offset). */
     float offset[2], sum[2];
+    float skipped[2]; /* mass */
     float level[2]; /* energy: ln sum; blasst and estimated masses: max over kept keys, unscaled */
+
+    ring<HOPPER_K_STAGES> stage; /* of this visit's keys */
+    bool keys_ready;             /* the next visit's */
 
     float score[64]; /* then weights; then, two in one, in the first half, those of the products */
     float out[out_registers];
@@ -128,13 +126,18 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             offset[r] = larger(offset[r], top[r] * factor);
     }
 
-    /* All that was relative to other offsets. */
+    /* What was relative to other offsets: masses, and apart from them the output. */
     __device__ __forceinline__ void move_sums(const float (&decay)[2])
     {
-        sum[0] *= decay[0];
-        sum[1] *= decay[1];
-        if (measures)
-            set_skipped(memory(0).skipped * decay[0], memory(1).skipped * decay[1]);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            sum[r] *= decay[r];
+            skipped[r] *= decay[r];
+        }
+    }
+
+    __device__ __forceinline__ void move_output(const float (&decay)[2])
+    {
 #pragma unroll
         for (int i = 0; i < out_registers; i++)
             out[i] *= decay[i / 2 % 2];
@@ -144,13 +147,6 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     __device__ __forceinline__ row_memory &memory(int r)
     {
         return s.x->memory[group][thread / 4 + 32 * r];
-    }
-
-    __device__ __forceinline__ void set_skipped(float first, float second)
-    {
-        __syncwarp();
-        memory(0).skipped = first;
-        memory(1).skipped = second;
     }
 
     __device__ __forceinline__ void pack_weights()
@@ -175,16 +171,9 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     }
 
     /* What a row says to skipping: a veto is more than any budget. */
-    __device__ __forceinline__ void ask_row(int r, float mass, bool again, float &lost,
-                                            float &spent)
+    __device__ __forceinline__ void ask_row(int r, float mass, float &lost, float &spent)
     {
-        float kept = sum[r], skipped = memory(r).skipped;
-        if (__builtin_expect(again, 0)) { /* relative to offsets that were raised */
-            float decay = exp2_fast(memory(r).offset - offset[r]);
-            kept *= decay;
-            skipped *= decay;
-        }
-        rfa_row_share share = rfa_share_of_row(at.rule, kept, skipped, mass);
+        rfa_row_share share = rfa_share_of_row(at.rule, sum[r], skipped[r], mass);
         lost += exists(r) ? share.veto ? 1e9f : share.lost : 0.f;
         spent += exists(r) ? share.spent : 0.f;
     }
@@ -193,8 +182,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                                              uint32_t n)
     {
         float lost = 0, spent = 0;
-        ask_row(0, mass[0], again, lost, spent);
-        ask_row(1, mass[1], again, lost, spent);
+        ask_row(0, mass[0], lost, spent);
+        ask_row(1, mass[1], lost, spent);
         if (mode == WALK_EXACT && !again && !fits(mass))
             lost = NAN;
         /* Threads of a row hold the same: even ones add up what would be lost, odd ones
@@ -204,15 +193,16 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         if (thread % 32 < 2)
             ((float *)tell)[thread / 32] = all;
         const rfa_visit_budget budget = s.x->visit[n % VISITS_KNOWN].budget;
+        look_ahead();
         group_sync(GROUP_BARRIER + group, 128);
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
         lost = (l.x + l.y) + (l.z + l.w);
         spent = (w.x + w.y) + (w.z + w.w);
         bool skip = rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
-        verdict v = must_keep | !skip ? KEEP_BLOCK : SKIP_BLOCK;
-        if (mode == WALK_EXACT && !again && !(lost == lost))
-            v = WEIGH_AGAIN;
-        return agree(v);
+        bool keep = __any_sync(~0u, must_keep | !skip);
+        if (mode == WALK_EXACT && __any_sync(~0u, !again & !(lost == lost)))
+            return WEIGH_AGAIN;
+        return keep ? KEEP_BLOCK : SKIP_BLOCK;
     }
 
     __device__ __forceinline__ uint32_t shared_votes(uint32_t n)
@@ -248,19 +238,21 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     __device__ __forceinline__ void learn(row_memory &row, bool learns, float ratio)
     {
-        float learned = row.learned + 1, kappa = rfa_kappa_update(row.kappa, ratio, learned);
+        float learned = row.estimate.learned + 1,
+              kappa = rfa_kappa_update(row.estimate.kappa, ratio, learned);
         __syncwarp();
         if (learns) {
-            row.learned = learned;
-            row.kappa = kappa;
+            row.estimate.learned = learned;
+            row.estimate.kappa = kappa;
         }
     }
 
     /* Only recalls next to 0 come near the largest number; an infinity would turn into NaN. */
     __device__ __forceinline__ void count_skipped(const float (&mass)[2])
     {
-        set_skipped(fminf(memory(0).skipped + mass[0], largest),
-                    fminf(memory(1).skipped + mass[1], largest));
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            skipped[r] = fminf(skipped[r] + mass[r], largest);
     }
 
     /* ---- One visit ----
@@ -284,14 +276,21 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         return v;
     }
 
+    /* The row's four threads write the same, after all have read. */
     __device__ __forceinline__ void propose_offsets()
     {
-        float top[2];
+        float top[2], decay[2];
         compare_maxima(score, top);
+        __syncwarp();
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-            memory(r).offset = offset[r];
+        for (int r = 0; r < 2; r++) {
+            memory(r).before = {offset[r], sum[r], skipped[r]};
+            decay[r] = offset[r];
+        }
         raise_offsets(top);
+        decay[0] = exp2_fast(decay[0] - offset[0]);
+        decay[1] = exp2_fast(decay[1] - offset[1]);
+        move_sums(decay);
     }
 
     /* Raised offsets stay if the block is kept, or if nothing was kept before. */
@@ -301,41 +300,41 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         group_sync(GROUP_BARRIER + group, 128); /* all have read the answer */
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float before = memory(r).offset;
-            decay[r] = exp2_fast(before - offset[r]);
-            if (!keep && before > -largest) {
-                mass[r] *= exp2_fast(offset[r] - before);
-                offset[r] = before;
+            const auto before = memory(r).before;
+            decay[r] = exp2_fast(before.offset - offset[r]);
+            if (!keep && before.offset > -largest) {
+                mass[r] *= exp2_fast(offset[r] - before.offset);
+                offset[r] = before.offset;
+                sum[r] = before.sum;
+                skipped[r] = before.skipped;
             }
         }
         if (keep)
-            move_sums(decay);
+            move_output(decay);
     }
 
-    /* Masses that follow from the maxima. */
-    __device__ __forceinline__ void estimate_masses(const float (&top)[2], uint32_t listed,
-                                                    float (&mass)[2])
+    /* What estimated masses are where the largest weight is 1. */
+    __device__ __forceinline__ void expect_masses(uint32_t listed, float (&mass)[2])
     {
         float keys = (float)(listed & RAGGED ? (int)(p.len_k % HOPPER_BLOCK_K) : HOPPER_BLOCK_K);
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float each = exp2_fast(fmaf(top[r], factor, -offset[r]));
-            mass[r] = each * (memory(r).learned > 0 ? memory(r).kappa : keys);
-        }
+        for (int r = 0; r < 2; r++)
+            mass[r] = memory(r).estimate.learned > 0 ? memory(r).estimate.kappa : keys;
     }
 
-    /* By the maxima of a visit, before there are weights. */
+    /* By the maxima of a visit, before there are weights. mass: what expect_masses said. */
     __device__ __forceinline__ bool decide(const float (&top)[2], uint32_t listed, float (&mass)[2],
                                            uint32_t n)
     {
-        bool must_keep = listed & KEEP << group, keep;
+        bool must_keep = listed & KEEP << group;
         if (votes) {
-            keep = !all_rows_vote(top) | must_keep;
-        } else {
-            estimate_masses(top, listed, mass);
-            keep = judge(mass, false, must_keep, n) == KEEP_BLOCK;
+            look_ahead();
+            return __any_sync(~0u, !all_rows_vote(top) | must_keep);
         }
-        return __any_sync(~0u, keep);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            mass[r] *= exp2_fast(fmaf(top[r], factor, -offset[r]));
+        return judge(mass, false, must_keep, n) == KEEP_BLOCK;
     }
 
     __device__ __forceinline__ verdict visit_by_maxima(float (&mass)[2], float (&top)[2],
@@ -350,6 +349,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             const float decay[2] = {exp2_fast(before[0] - offset[0]),
                                     exp2_fast(before[1] - offset[1])};
             move_sums(decay);
+            move_output(decay);
         } else if (mode != WALK_DENSE) {
             keep = decide(top, listed, mass, n);
         }
@@ -357,6 +357,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             exponentials(score, factor, offset, mass);
         if (!keep)
             return SKIP_BLOCK;
+        if (mode == WALK_DENSE)
+            look_ahead();
         bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
         return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
     }
@@ -373,44 +375,52 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             count_skipped(mass);
     }
 
-    __device__ __forceinline__ uint32_t await_keys(const ring<HOPPER_K_STAGES> &stage, uint32_t n)
+    /* Whether the next visit's keys are there, which takes a while to learn. (Nobody brings any
+     * after the last one's.) */
+    __device__ __forceinline__ void look_ahead()
     {
-        if (n < (uint32_t)at.visits)
-            barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
-        return s.x->visit[n % VISITS_KNOWN].block;
+        ring<HOPPER_K_STAGES> next = stage;
+        next.next();
+        keys_ready = barrier_passed(BARRIER(k_full, next.stage), next.parity);
     }
 
     /* There is one place for each product, or the assembler would not let them run on. */
     __device__ __forceinline__ void walk()
     {
-        ring<HOPPER_K_STAGES> stage;
-        uint32_t n = 0, listed = await_keys(stage, 0);
-        bool kept = false, again = false;
+        uint32_t n = 0;
+        bool kept = false, again = false, ends = false;
         float mass[2] = {0, 0}, top[2] = {0, 0};
+        barrier_wait(BARRIER(k_full, 0), 0);
 #pragma unroll 1
-        while (n < (uint32_t)at.visits) {
+        for (;;) {
             issue_scores(stage.stage);
-            if (n > 0 && !again)
+            if (ends)
                 end_visit(mass, kept, n - 1);
+            uint32_t listed = s.x->visit[n % VISITS_KNOWN].block;
+            if (mode == WALK_ESTIMATED)
+                expect_masses(listed, mass);
             await_scores(listed);
             verdict v = mode == WALK_EXACT ? visit_exact(mass, listed, again, n)
                                            : visit_by_maxima(mass, top, listed, again, n);
             again = v == WEIGH_AGAIN;
-            if (again)
+            ends = !again;
+            if (__builtin_expect(again, 0))
                 continue;
             release_keys(stage.stage);
             stage.next();
             kept = v == KEEP_BLOCK;
-            if (kept && mode != WALK_DENSE)
-                publish(true, n);
-            listed = await_keys(stage, n + 1);
             if (kept) {
+                if (mode != WALK_DENSE)
+                    publish(true, n);
                 pack_weights();
                 issue_values(n);
                 count_kept(mass, top);
                 await_values();
             }
-            n++;
+            if (++n == (uint32_t)at.visits)
+                break;
+            if (!keys_ready)
+                barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
         }
         end_visit(mass, kept, n - 1);
     }
@@ -426,8 +436,9 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             offset[r] = level[r] = -largest;
-            sum[r] = 0;
-            memory(r) = {0, 0, 0, 0};
+            sum[r] = skipped[r] = 0;
+            if (mode == WALK_ESTIMATED)
+                memory(r).estimate = {0, 0};
         }
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -470,8 +481,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             if (!exists(r))
                 continue;
             int64_t row = output_row(r);
-            float skipped = memory(r).skipped;
-            float recall = skipped == 0 ? 1.f : sum[r] / (sum[r] + skipped);
+            float recall = skipped[r] == 0 ? 1.f : sum[r] / (sum[r] + skipped[r]);
             all += recall;
             store_row(r, row, sum[r] == 0 ? 0.f : 1.f / sum[r]);
             if (p.lse && thread % 4 == 0)

@@ -49,12 +49,15 @@ struct __align__(16) visit_entry
     rfa_visit_budget budget;
 };
 
-/* Of a q row. */
-struct __align__(16) row_memory
+/* Of a q row, what is seldom needed. */
+union __align__(16) row_memory
 {
-    float skipped; /* mass */
-    float kappa, learned;
-    float offset; /* before it was raised */
+    struct {
+        float offset, sum, skipped;
+    } before; /* offsets were raised */
+    struct {
+        float kappa, learned;
+    } estimate;
 };
 
 /* By visit n: `wanted` once somebody keeps it, or all skip it; `done` when all warps are through

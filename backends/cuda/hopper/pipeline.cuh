@@ -52,6 +52,21 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
+/* Whether it is over. */
+__device__ __forceinline__ bool barrier_passed(uint32_t barrier, uint32_t parity)
+{
+    int passed;
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                 "selp.b32 %0, 1, 0, done;\n"
+                 "}\n"
+                 : "=r"(passed)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return passed != 0;
+}
+
 /* A place in a ring of stages and the parity of its current phase. */
 template <int stages> struct ring {
     uint32_t stage = 0, parity = 0;
