@@ -783,7 +783,7 @@ class Consumer:
 
     def walk(self):
         visit = self.visit_exact if self.block.mode is Mode.EXACT else self.visit_by_maxima
-        n, again = 0, False
+        n, again = 0, True
         yield from self.await_keys(0)
         while True:
             yield from self.compute_scores(n, again)

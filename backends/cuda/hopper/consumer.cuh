@@ -388,7 +388,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     __device__ __forceinline__ void walk()
     {
         uint32_t n = 0;
-        bool kept = false, again = false, ends = false;
+        bool kept = false, ends = false;
+        bool again = true; /* no offsets suit the first visit's scores: straight to the maxima */
         float mass[2] = {0, 0}, top[2] = {0, 0};
         barrier_wait(BARRIER(k_full, 0), 0);
 #pragma unroll 1
