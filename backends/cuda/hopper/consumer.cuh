@@ -441,6 +441,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             if (mode == WALK_ESTIMATED)
                 memory(r).estimate = {0, 0};
         }
+        __syncwarp(); /* a row's threads write and read the same */
 #pragma unroll
         for (int i = 0; i < 64; i++)
             score[i] = 0;
