@@ -167,47 +167,37 @@ typedef struct left {
 
 enum { LEFT_TILE = LEFT_LINES * GRANULE, LINE = TILE_BYTES };
 
-/* Two by `across` tiles of C in registers 0 to 3, the current step of A in 4 and
- * 5 and of B in 6 and 7. The second tiles across are a panel further on. */
-INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, float *c)
+/* Two tiles of C, one above the other, in registers 0 and 1; the current step of A in 4
+ * and 5, of B in 6.
+ *
+ * Every instruction that writes a tile waits for a physical register. A core whose other
+ * hyperthread is awake seems to have ten of them for a thread's eight tiles, so that with
+ * all eight in use loads and products all but take turns. A tile that was set to zero
+ * holds none: each is as soon as it has been read for the last time, and between calls
+ * all are. Few sums leave more registers to loads than they cost loads. */
+INLINE void product_tile(left a, const uint32_t *b, bool add, float *c)
 {
     const uint16_t *a_below = a.data + (int64_t)TILE_LINES * a.depth;
-    const uint32_t *b_next = b + (int64_t)CPU_PANEL * (a.depth / 2);
     float *c_below = c + TILE_LINES * CPU_PANEL;
-    float *c_next = c + (int64_t)CPU_PANEL * a.rows, *c_last = c_next + TILE_LINES * CPU_PANEL;
     if (add) {
         tile_load(0, c, LINE);
-        tile_load(2, c_below, LINE);
-        if (across == 2) {
-            tile_load(1, c_next, LINE);
-            tile_load(3, c_last, LINE);
-        }
-    } else {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
+        tile_load(1, c_below, LINE);
     }
     for (int32_t t = 0; t < a.depth; t += GRANULE) {
         int64_t step = t / GRANULE;
         tile_load(6, b + step * TILE_LINES * CPU_PANEL, LINE);
         tile_load(4, a.data + step * LEFT_TILE, LINE);
         tile_dot(0, 4, 6);
-        if (across == 2) {
-            tile_load(7, b_next + step * TILE_LINES * CPU_PANEL, LINE);
-            tile_dot(1, 4, 7);
-        }
+        tile_zero(4);
         tile_load(5, a_below + step * LEFT_TILE, LINE);
-        tile_dot(2, 5, 6);
-        if (across == 2)
-            tile_dot(3, 5, 7);
+        tile_dot(1, 5, 6);
+        tile_zero(6);
+        tile_zero(5);
     }
     tile_store(0, c, LINE);
-    tile_store(2, c_below, LINE);
-    if (across == 2) {
-        tile_store(1, c_next, LINE);
-        tile_store(3, c_last, LINE);
-    }
+    tile_zero(0);
+    tile_store(1, c_below, LINE);
+    tile_zero(1);
 }
 
 static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c)
@@ -215,13 +205,8 @@ static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c
     tile_fence();
     for (int32_t i = 0; i < a.rows; i += 2 * TILE_LINES, c += 2 * TILE_LINES * CPU_PANEL) {
         left rows = {a.data + (int64_t)i * a.depth, a.rows, a.depth};
-        int32_t lane = 0;
-        for (; lane + 2 * CPU_PANEL <= lanes; lane += 2 * CPU_PANEL)
-            product_tile(2, rows, b + (int64_t)lane * (a.depth / 2), add,
-                         c + (int64_t)lane * a.rows);
-        if (lane < lanes)
-            product_tile(1, rows, b + (int64_t)lane * (a.depth / 2), add,
-                         c + (int64_t)lane * a.rows);
+        for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
+            product_tile(rows, b + (int64_t)lane * (a.depth / 2), add, c + (int64_t)lane * a.rows);
     }
 }
 
