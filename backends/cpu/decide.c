@@ -29,25 +29,10 @@ rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool 
     return rule;
 }
 
-/* max(m, a), or NaN where either is. */
-static inline float larger(float m, float a)
-{
-    return m > a || m != m ? m : a;
-}
-
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    const float *restrict max = scratch->max + block->lane;
-    const float *restrict block_max = scratch->block_max;
-    float *restrict reference = scratch->reference;
-    float *restrict decay = scratch->decay;
-    int32_t lanes = job->layout.lanes;
-    for (int32_t i = 0; i < lanes; i++) {
-        float top = larger(max[i], block_max[i]);
-        reference[i] = top == -(float)INFINITY ? 0 : top; /* -inf - -inf would be NaN */
-        decay[i] = max[i] - reference[i];
-    }
-    job->kernels->exponentials(decay, lanes, decay);
+    job->kernels->compare_maxima(scratch->max + block->lane, scratch->block_max, job->layout.lanes,
+                                 scratch->reference, scratch->decay);
 }
 
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
@@ -137,15 +122,9 @@ static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_sc
 void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
                    const cpu_scratch *scratch)
 {
-    float *restrict max = scratch->max + block->lane;
-    double *restrict sum = scratch->sum + block->lane;
-    double *restrict skipped = scratch->skipped + block->lane;
-    for (int32_t i = 0; i < job->layout.lanes; i++) {
-        double d = (double)scratch->decay[i];
-        max[i] = larger(max[i], scratch->block_max[i]);
-        sum[i] = sum[i] * d + (double)scratch->mass[i];
-        skipped[i] *= d;
-    }
+    double *sum = scratch->sum + block->lane;
+    job->kernels->keep_rows(scratch->block_max, scratch->decay, scratch->mass, job->layout.lanes,
+                            scratch->max + block->lane, sum, scratch->skipped + block->lane);
     if (rule.kind == RFA_SKIP_ENERGY)
         for (int32_t i = 0; i < job->layout.lanes; i++)
             scratch->log_sum[block->lane + i] = logf((float)sum[i]);

@@ -73,6 +73,14 @@ typedef struct cpu_kernels {
     /* The largest score of each lane; NaN if it has a NaN. */
     void (*maxima)(const float *scores, int32_t count, int32_t lanes, float scale, float *max);
 
+    /* reference = the larger of max and block_max, 0 instead of -inf (as -inf - -inf would be
+     * NaN), NaN where either is; decay = exp(max - reference). By lane, as what follows. */
+    void (*compare_maxima)(const float *max, const float *block_max, int32_t lanes,
+                           float *reference, float *decay);
+    /* After a kept block: max = the larger of both, sum = sum decay + mass, skipped decays. */
+    void (*keep_rows)(const float *block_max, const float *decay, const float *mass, int32_t lanes,
+                      float *max, double *sum, double *skipped);
+
     /* weights (by panel) = exp(score - reference[lane]), sum[lane] = their sum.
      * With elements of 4 bytes, weights are the scores' own array. */
     void (*weights)(float *scores, int32_t count, int32_t lanes, float scale,

@@ -413,6 +413,13 @@ static void exponentials(const float *x, int32_t n, float *y)
         *(vector *)(y + i) = exp_2(*(const vector *)(x + i) * same(1.44269504f));
 }
 
+static void compare_maxima(const float *restrict max, const float *restrict block_max,
+                           int32_t lanes, float *restrict reference, float *restrict decay)
+{
+    relate_maxima(max, block_max, lanes, reference, decay);
+    exponentials(decay, lanes, decay);
+}
+
 /* ---- The table -------------------------------------------------------------------- */
 
 static void unpack_rows(const float *out, int32_t dim, int32_t lanes, const float *factor,
@@ -442,6 +449,8 @@ const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
     .scores = scores,
     .mask = mask,
     .maxima = maxima,
+    .compare_maxima = compare_maxima,
+    .keep_rows = keep_rows,
     .weights = weights,
     .accumulate = accumulate,
     .accumulate_seen = accumulate_seen,

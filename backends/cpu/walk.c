@@ -132,15 +132,22 @@ static void load_queries(const walk *w)
 
 /* ---- One visit ------------------------------------------------------------------------------ */
 
-/* How many keys of the tile each lane sees; true if some row does not see all. */
+/* How many keys of the tile each lane sees; true if some row does not see all. If all do,
+ * only estimated masses look at the numbers. */
 static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
 {
     const cpu_sequence *s = w->sequence;
-    int64_t first = w->job->p->causal ? block->row + 1 + s->len_k - s->len_q - t->first : t->keys;
-    int64_t slope = w->job->p->causal ? 1 : 0;
-    for (int32_t i = 0; i < w->job->layout.lanes; i++) {
-        int64_t seen = cpu_min(first + i * slope, t->keys);
-        w->scratch->seen[i] = seen > 0 ? (int32_t)seen : 0;
+    int32_t lanes = w->job->layout.lanes, *seen = w->scratch->seen;
+    int64_t first = t->keys;
+    if (w->job->p->causal)
+        first = block->row + 1 + s->len_k - s->len_q - t->first;
+    if (first >= t->keys && !w->job->estimated)
+        return false;
+    /* A lane sees one key more than the lane before. */
+    int32_t from = (int32_t)cpu_min(first > -lanes ? first : -lanes, t->keys);
+    for (int32_t i = 0; i < lanes; i++) {
+        int32_t here = from + i < t->keys ? from + i : t->keys;
+        seen[i] = here > 0 ? here : 0;
     }
     return first < t->keys;
 }
