@@ -94,6 +94,31 @@ INLINE vector exp_2(vector x)
     return (vector)_mm512_maskz_scalef_ps(counts, mantissa, (__m512)x);
 }
 
+/* The same without a threshold, between flush_tiny and keep_tiny: 0 below 2^-126. */
+INLINE vector exp_2_flushed(vector x)
+{
+    __m512 fraction = _mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
+    return (vector)_mm512_scalef_ps((__m512)exp_2_fraction((vector)fraction), (__m512)x);
+}
+
+/* Subnormal results and operands are 0 from here; answers what keep_tiny takes. The
+ * barriers keep arithmetic on memory between the two. */
+INLINE uint32_t flush_tiny(void)
+{
+    uint32_t before = _mm_getcsr();
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(before | 0x8040);
+    __asm__ volatile("" ::: "memory");
+    return before;
+}
+
+INLINE void keep_tiny(uint32_t before)
+{
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(before);
+    __asm__ volatile("" ::: "memory");
+}
+
 /* x's and y's lanes as pairs (x, y), rounded to bf16. */
 INLINE void store_pairs(uint32_t *to, vector x, vector y)
 {
@@ -163,6 +188,21 @@ INLINE vector exp_2(vector x)
     words exponent = (words)vcvtq_s32_f32((float32x4_t)floor) + 127u;
     vector y = exp_2_fraction(within - floor) * (vector)(exponent << 23);
     return (vector)((words)y & keep);
+}
+
+INLINE vector exp_2_flushed(vector x)
+{
+    return exp_2(x);
+}
+
+INLINE uint32_t flush_tiny(void)
+{
+    return 0;
+}
+
+INLINE void keep_tiny(uint32_t before)
+{
+    (void)before;
 }
 
 /* x's and y's lanes as pairs (x, y), rounded to bf16. */

@@ -101,7 +101,7 @@ typedef struct cpu_kernels {
 
     /* y = exp(x), x <= 0 or NaN; may be the same array. Like weights, off by at most 1.1
      * units in the last place, and by 3.1 + 1.25 |x| in kernels_bf16.c; 0 where that is
-     * below 1e-34. */
+     * below 1e-34 (some weights not before 1e-38). */
     void (*exponentials)(const float *x, int32_t n, float *y);
 } cpu_kernels;
 

@@ -353,8 +353,8 @@ INLINE vector run_weights(const float *from, int32_t count, int32_t width, vecto
 {
     vector even = {0}, odd = {0};
     for (int32_t c = 0; c < count; c += 2, from += 2 * (int64_t)width, to += width) {
-        vector x = exp_2(*(const vector *)from * scale - reference);
-        vector y = exp_2(*(const vector *)(from + width) * scale - reference);
+        vector x = exp_2_flushed(*(const vector *)from * scale - reference);
+        vector y = exp_2_flushed(*(const vector *)(from + width) * scale - reference);
         even += x;
         odd += y;
         store_pairs(to, x, y);
@@ -401,10 +401,12 @@ static void maxima(const float *scores_, int32_t count, int32_t lanes, float sca
 static void weights(float *scores_, int32_t count, int32_t lanes, float scale,
                     const float *reference, void *weights_, float *sum)
 {
+    uint32_t before = flush_tiny();
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
         panel_weights(scores_ + (int64_t)lane * padded(count), count, panel_width(lanes, lane),
                       fabsf(scale), reference + lane,
                       (uint32_t *)weights_ + (int64_t)lane * (padded(count) / 2), sum + lane);
+    keep_tiny(before);
 }
 
 static void exponentials(const float *x, int32_t n, float *y)
