@@ -347,18 +347,65 @@ static void panel_maxima(const float *panel, int32_t count, int32_t width, float
  * long blocks. */
 #define SUM_RUN 128
 
+enum { WEIGH_PAIRS = 4 };
+
+/* 2^x of `n` vectors, a step of all before the next: chains of dependent steps one behind
+ * the other would fill the scheduler with what has to wait. */
+INLINE void exp_2_of_each(const int n, vector *x)
+{
+    vector fraction[WEIGH_PAIRS * 2], y[WEIGH_PAIRS * 2];
+    for (int i = 0; i < n; i++)
+        fraction[i] = fraction_of(x[i]);
+    in_order(n, fraction);
+    for (int i = 0; i < n; i++)
+        y[i] = same(EXP_2_C5) * fraction[i] + EXP_2_C4;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C3;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C2;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C1;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + 1.0f;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        x[i] = times_power(y[i], x[i]);
+    in_order(n, x);
+}
+
+/* Weights of `pairs` pairs of keys. */
+INLINE void weigh_pairs(const int pairs, const float *from, int32_t width, vector scale,
+                        vector reference, uint32_t *to, vector *even, vector *odd)
+{
+    vector x[WEIGH_PAIRS * 2];
+    for (int i = 0; i < 2 * pairs; i++)
+        x[i] = *(const vector *)(from + i * (int64_t)width) * scale - reference;
+    in_order(2 * pairs, x);
+    exp_2_of_each(2 * pairs, x);
+    for (int i = 0; i < pairs; i++) {
+        *even += x[2 * i];
+        *odd += x[2 * i + 1];
+        store_pairs(to + i * (int64_t)width, x[2 * i], x[2 * i + 1]);
+    }
+}
+
 /* Weights of keys 0 .. count - 1 (even) of one vector of lanes; their sum. */
 INLINE vector run_weights(const float *from, int32_t count, int32_t width, vector scale,
                           vector reference, uint32_t *to)
 {
     vector even = {0}, odd = {0};
-    for (int32_t c = 0; c < count; c += 2, from += 2 * (int64_t)width, to += width) {
-        vector x = exp_2_flushed(*(const vector *)from * scale - reference);
-        vector y = exp_2_flushed(*(const vector *)(from + width) * scale - reference);
-        even += x;
-        odd += y;
-        store_pairs(to, x, y);
+    int32_t c = 0;
+    for (; c + 2 * WEIGH_PAIRS <= count; c += 2 * WEIGH_PAIRS) {
+        weigh_pairs(WEIGH_PAIRS, from, width, scale, reference, to, &even, &odd);
+        from += 2 * WEIGH_PAIRS * (int64_t)width;
+        to += WEIGH_PAIRS * (int64_t)width;
     }
+    for (; c < count; c += 2, from += 2 * (int64_t)width, to += width)
+        weigh_pairs(1, from, width, scale, reference, to, &even, &odd);
     return even + odd;
 }
 
