@@ -87,11 +87,12 @@ typedef struct cpu_scratch {
     float *rows, *factor;               /* a decision block's output, row by row; 1 / l */
     float *row;                         /* one row of anything */
     float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */
-    double *sum, *skipped;              /* l and s, relative to max */
+    float *offset;                      /* what the next are relative to, see kernels.h */
+    double *sum, *skipped;              /* l and s */
     int32_t *kappa_count;               /* how many blocks taught kappa */
     cpu_block *block;                   /* by decision block */
-    float *block_max, *reference;       /* of one block, by lane: a; m' (0 for -inf) */
-    float *decay, *mass, *lost, *spent; /* exp(m - m'); u; shares */
+    float *block_max, *reference;       /* of one block, by lane: a; the offset then */
+    float *decay, *mass, *lost, *spent; /* of offsets; u; shares */
     int32_t *seen, *veto;               /* unmasked keys; veto */
     int64_t *position_q, *position_k;   /* rows of the views: the group's, the key block's */
     int32_t *list;                      /* visits */
@@ -205,7 +206,7 @@ const void *cpu_packed_values(const cpu_job *job, int64_t batch, int64_t head_kv
 
 /* The rule and knob of a head; *bad: it runs dense because of a bad knob. */
 rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool *bad);
-/* From block_max: m', and what kept and skipped masses decay by to reach it. */
+/* From block_max: the reference, and what kept and skipped masses decay by to reach it. */
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
 /* scratch->mass from the running means, for estimated masses. */
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);

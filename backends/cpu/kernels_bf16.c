@@ -462,10 +462,10 @@ static void exponentials(const float *x, int32_t n, float *y)
         *(vector *)(y + i) = exp_2(*(const vector *)(x + i) * same(1.44269504f));
 }
 
-static void compare_maxima(const float *restrict max, const float *restrict block_max,
+static void compare_maxima(const float *restrict offset, const float *restrict block_max,
                            int32_t lanes, float *restrict reference, float *restrict decay)
 {
-    relate_maxima(max, block_max, lanes, reference, decay);
+    relate_maxima(offset, block_max, lanes, reference, decay);
     exponentials(decay, lanes, decay);
 }
 

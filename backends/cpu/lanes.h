@@ -145,22 +145,31 @@ INLINE float larger(float m, float a)
     return m == m ? top : m;
 }
 
-INLINE void relate_maxima(const float *restrict max, const float *restrict block_max, int32_t lanes,
-                          float *restrict reference, float *restrict decay)
+/* The offset after a block of maximum a. */
+INLINE float moved(float offset, float a)
+{
+    float next = a > offset + CPU_LAG ? a : offset;
+    return a == a ? next : a;
+}
+
+INLINE void relate_maxima(const float *restrict offset, const float *restrict block_max,
+                          int32_t lanes, float *restrict reference, float *restrict decay)
 {
     for (int32_t i = 0; i < lanes; i++) {
-        float top = larger(max[i], block_max[i]);
-        reference[i] = top == -(float)INFINITY ? 0 : top;
-        decay[i] = max[i] - reference[i];
+        float next = moved(offset[i], block_max[i]);
+        reference[i] = next == -(float)INFINITY ? 0 : next;
+        decay[i] = offset[i] - reference[i];
     }
 }
 
 static void keep_rows(const float *restrict block_max, const float *restrict decay,
                       const float *restrict mass, int32_t lanes, float *restrict max,
-                      double *restrict sum, double *restrict skipped)
+                      float *restrict offset, double *restrict sum, double *restrict skipped)
 {
-    for (int32_t i = 0; i < lanes; i++)
+    for (int32_t i = 0; i < lanes; i++) {
         max[i] = larger(max[i], block_max[i]);
+        offset[i] = moved(offset[i], block_max[i]);
+    }
     for (int32_t i = 0; i < lanes; i++) {
         double d = (double)decay[i];
         sum[i] = sum[i] * d + (double)mass[i];

@@ -82,7 +82,7 @@ static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p
     s->rows = place(at, l->lanes, (uint64_t)p->dim_v, sizeof(float));
     s->factor = place(at, l->lanes, 1, sizeof(float));
     s->position_q = place(at, cpu_min(p->visit_q, p->len_q), 1, sizeof(int64_t));
-    float **const of_group[] = {&s->max, &s->log_sum, &s->kappa};
+    float **const of_group[] = {&s->max, &s->offset, &s->log_sum, &s->kappa};
     for (size_t i = 0; i < sizeof(of_group) / sizeof(of_group[0]); i++)
         *of_group[i] = place(at, lanes, 1, sizeof(float));
     s->sum = place(at, lanes, 1, sizeof(double));

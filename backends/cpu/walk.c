@@ -111,7 +111,7 @@ static void clear_rows(const walk *w)
     memset(s->kappa + first, 0, lanes * sizeof(*s->kappa));
     memset(s->kappa_count + first, 0, lanes * sizeof(*s->kappa_count));
     for (size_t i = first; i < first + lanes; i++)
-        s->max[i] = s->log_sum[i] = -(float)INFINITY;
+        s->max[i] = s->offset[i] = s->log_sum[i] = -(float)INFINITY;
 }
 
 static void load_queries(const walk *w)
@@ -248,7 +248,7 @@ static double finish_row(const walk *w, const cpu_block *block, int32_t i)
     double recall = skipped == 0 ? 1 : sum / (sum + skipped);
     if (p->lse.data)
         *(float *)cpu_at(&p->lse, sizeof(float), w->batch, w->head, row) =
-            sum == 0 ? -(float)INFINITY : (float)((double)s->max[block->lane + i] + log(sum));
+            sum == 0 ? -(float)INFINITY : (float)((double)s->offset[block->lane + i] + log(sum));
     if (p->recall.data)
         *(float *)cpu_at(&p->recall, sizeof(float), w->batch, w->head, row) = (float)recall;
     return recall;
