@@ -62,7 +62,7 @@ static double share(const bound *b, float x, double expected, float is, double *
         return isnan(x) && isnan(is) ? 0 : INFINITY;
     if (is == 0 && x <= b->zero)
         return 0;
-    if ((double)x < b->zero - 8 || x == 0 || x == -INFINITY)
+    if ((double)x < b->zero - 9 || x == 0 || x == -INFINITY)
         return is == (float)expected || (x < 0 && is == 0) ? 0 : INFINITY;
     *error = fabs((double)is - expected) / unit(expected);
     return *error / (b->constant + b->slope * fabs((double)x));

@@ -15,7 +15,7 @@ enum { TILE_LINES = 16, TILE_BYTES = 64 };
 
 #include <immintrin.h>
 
-/* Palette 1, all tiles whole. The layout is the instruction's. */
+/* Palette 1, all tiles whole, and zero. The layout is the instruction's. */
 static inline void tile_configure(void)
 {
     struct {

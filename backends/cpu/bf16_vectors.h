@@ -18,16 +18,34 @@ INLINE vector same(float x)
     return (vector){0} + x;
 }
 
-/* 2^f for f in [0, 1], within 1.6 * 2^-24 of it before rounding, 1 at 0 (found by
- * a minimax fit that holds f = 0). */
+/* 2^f for f in [0, 1] as a polynomial, within 1.6 * 2^-24 of it before rounding, 1 at 0
+ * (found by a minimax fit that holds f = 0). */
+#define EXP_2_C5 0.00186713028f
+#define EXP_2_C4 0.00901702978f
+#define EXP_2_C3 0.0557999127f
+#define EXP_2_C2 0.240164444f
+#define EXP_2_C1 0.693151295f
+
 INLINE vector exp_2_fraction(vector f)
 {
-    vector y = same(0.00186713028f);
-    y = y * f + 0.00901702978f;
-    y = y * f + 0.0557999127f;
-    y = y * f + 0.240164444f;
-    y = y * f + 0.693151295f;
+    vector y = same(EXP_2_C5);
+    y = y * f + EXP_2_C4;
+    y = y * f + EXP_2_C3;
+    y = y * f + EXP_2_C2;
+    y = y * f + EXP_2_C1;
     return y * f + 1.0f;
+}
+
+/* Has all of x before whatever follows. */
+#if defined(__AVX512F__)
+#define IN_VECTOR_REGISTER "+v"
+#else
+#define IN_VECTOR_REGISTER "+w"
+#endif
+INLINE void in_order(const int n, vector *x)
+{
+    for (int i = 0; i < n; i++)
+        __asm__ volatile("" : IN_VECTOR_REGISTER(x[i]));
 }
 
 /* Arguments of exp_2 below this count as -inf, for the reason of CPU_EXP_ZERO. */
@@ -92,6 +110,35 @@ INLINE vector exp_2(vector x)
     __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(EXP_2_ZERO), _CMP_NLT_UQ);
     __m512 mantissa = (__m512)exp_2_fraction((vector)fraction);
     return (vector)_mm512_maskz_scalef_ps(counts, mantissa, (__m512)x);
+}
+
+INLINE vector fraction_of(vector x)
+{
+    return (vector)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
+}
+
+/* y 2^floor(x) for y = 2^fraction_of(x); between flush_tiny and keep_tiny, 0 below 2^-126. */
+INLINE vector times_power(vector y, vector x)
+{
+    return (vector)_mm512_scalef_ps((__m512)y, (__m512)x);
+}
+
+/* Subnormal results and operands are 0 from here; answers what keep_tiny takes. The
+ * barriers keep arithmetic on memory between the two. */
+INLINE uint32_t flush_tiny(void)
+{
+    uint32_t before = _mm_getcsr();
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(before | 0x8040);
+    __asm__ volatile("" ::: "memory");
+    return before;
+}
+
+INLINE void keep_tiny(uint32_t before)
+{
+    __asm__ volatile("" ::: "memory");
+    _mm_setcsr(before);
+    __asm__ volatile("" ::: "memory");
 }
 
 /* x's and y's lanes as pairs (x, y), rounded to bf16. */
@@ -163,6 +210,32 @@ INLINE vector exp_2(vector x)
     words exponent = (words)vcvtq_s32_f32((float32x4_t)floor) + 127u;
     vector y = exp_2_fraction(within - floor) * (vector)(exponent << 23);
     return (vector)((words)y & keep);
+}
+
+INLINE vector fraction_of(vector x)
+{
+    const words keep = ~(words)(x < EXP_2_ZERO);
+    vector within = (vector)((words)x & keep);
+    return within - (vector)vrndmq_f32((float32x4_t)within);
+}
+
+/* y 2^floor(x) for y = 2^fraction_of(x). */
+INLINE vector times_power(vector y, vector x)
+{
+    const words keep = ~(words)(x < EXP_2_ZERO);
+    vector floor = (vector)vrndmq_f32((float32x4_t)((words)x & keep));
+    words exponent = (words)vcvtq_s32_f32((float32x4_t)floor) + 127u;
+    return (vector)((words)(y * (vector)(exponent << 23)) & keep);
+}
+
+INLINE uint32_t flush_tiny(void)
+{
+    return 0;
+}
+
+INLINE void keep_tiny(uint32_t before)
+{
+    (void)before;
 }
 
 /* x's and y's lanes as pairs (x, y), rounded to bf16. */

@@ -8,7 +8,7 @@
  *   lists.c      the visit list of one group
  *   predicted.c  the masses that the predicted order sorts by
  *   pack.c       k and v as the kernels want them, once per head
- *   walk.c       a task: one visit group of one head, from q to out
+ *   walk.c       a task: a visit group of one head or a part of it, from q to out
  *   decide.c     keep or skip one block
  *   merge.c      partial results
  *   kernels_*.c  the arithmetic, compiled once per instruction set
@@ -56,12 +56,12 @@ typedef struct cpu_sequence {
     const uint8_t *key_flags, *dense_rows; /* by key block RFA_BLOCK_*; by q block */
 } cpu_sequence;
 
-/* What one task adds to the counts; summed in order of tasks, so that they do
- * not depend on the number of threads. */
+/* What one decision block adds to the counts; summed in order of blocks, so that
+ * they do not depend on the number of threads. */
 typedef struct cpu_result {
-    int64_t rows, total, visited, kept, bad_indices;
-    double recall;     /* sum over rows */
-    double recall_min; /* smallest mean of a decision block; 1 without one */
+    int64_t rows, total, visited, kept;
+    int64_t bad_indices; /* of its group's list; 0 but for the first block of a group */
+    double recall;       /* sum over rows */
 } cpu_result;
 
 /* One decision block of the group at hand. */
@@ -75,6 +75,7 @@ typedef struct cpu_block {
     void *q;             /* packed */
     float *out;          /* by panel */
     uint32_t *decisions; /* words to set bits in, or NULL */
+    cpu_result *result;
 } cpu_block;
 
 /* One thread's arrays, for one task at a time. "Lanes": see kernels.h. */
@@ -86,11 +87,12 @@ typedef struct cpu_scratch {
     float *rows, *factor;               /* a decision block's output, row by row; 1 / l */
     float *row;                         /* one row of anything */
     float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */
-    double *sum, *skipped;              /* l and s, relative to max */
+    float *offset;                      /* what the next are relative to, see kernels.h */
+    double *sum, *skipped;              /* l and s */
     int32_t *kappa_count;               /* how many blocks taught kappa */
     cpu_block *block;                   /* by decision block */
-    float *block_max, *reference;       /* of one block, by lane: a; m' (0 for -inf) */
-    float *decay, *mass, *lost, *spent; /* exp(m - m'); u; shares */
+    float *block_max, *reference;       /* of one block, by lane: a; the offset then */
+    float *decay, *mass, *lost, *spent; /* of offsets; u; shares */
     int32_t *seen, *veto;               /* unmasked keys; veto */
     int64_t *position_q, *position_k;   /* rows of the views: the group's, the key block's */
     int32_t *list;                      /* visits */
@@ -101,16 +103,22 @@ typedef struct cpu_scratch {
     uint64_t *sort;                     /* by key block */
 } cpu_scratch;
 
-/* The tasks of one head that are still to be done; see run.c. */
+/* Decision blocks begin .. end - 1 of a visit group of one head: what a thread does in
+ * one go. The last group may have fewer. */
+typedef struct cpu_task {
+    int64_t batch, head, group, begin, end;
+} cpu_task;
+
+/* What is still to be done of one head; see run.c. */
 typedef struct cpu_turn {
-    _Atomic int64_t begun; /* groups */
-    _Atomic int64_t cost;  /* of the last one that ended; INT64_MAX before */
+    _Atomic int64_t begun; /* decision blocks, of groups that all have the same number */
+    _Atomic int64_t cost;  /* of a block of the last task that ended; INT64_MAX before */
 } cpu_turn;
 
 typedef struct cpu_layout {
     size_t size;
     int32_t threads;
-    int64_t tasks;
+    int64_t groups;       /* visit groups of all heads */
     int32_t lanes;        /* of a decision block */
     int64_t group_blocks; /* decision blocks of a visit group, at most */
     int64_t wave;         /* pairs of batch entry and kv head whose k and v are packed at a time */
@@ -126,7 +134,8 @@ typedef struct cpu_layout {
     _Atomic uint32_t *values_state;
     cpu_turn *turn;         /* by q head of the wave */
     _Atomic int64_t *front; /* of it: nothing is to be done before this one */
-    cpu_result *result;     /* by task: (batch, head, group) */
+    _Atomic int64_t *left;  /* decision blocks of the wave that nobody began */
+    cpu_result *result;     /* by (batch, head, group, decision block) */
 } cpu_layout;
 
 /* A call, read by all threads. */
@@ -161,9 +170,9 @@ const cpu_sequence *cpu_sequence_of(const cpu_job *job, int64_t batch);
 /* ---- lists.c ---------------------------------------------------------------------- */
 
 /* Fills scratch->list, and rest where the order predicts masses; returns the
- * length. Adds to result->bad_indices. */
+ * length. Adds to *bad_indices. */
 int64_t cpu_visit_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
-                       const cpu_scratch *scratch, cpu_result *result);
+                       const cpu_scratch *scratch, int64_t *bad_indices);
 rfa_visit_shape cpu_shape_of(const rfa_problem *p, const cpu_sequence *s);
 
 /* ---- predicted.c ------------------------------------------------------------------ */
@@ -197,7 +206,7 @@ const void *cpu_packed_values(const cpu_job *job, int64_t batch, int64_t head_kv
 
 /* The rule and knob of a head; *bad: it runs dense because of a bad knob. */
 rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool *bad);
-/* From block_max: m', and what kept and skipped masses decay by to reach it. */
+/* From block_max: the reference, and what kept and skipped masses decay by to reach it. */
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
 /* scratch->mass from the running means, for estimated masses. */
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch);
@@ -212,7 +221,15 @@ void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scra
 
 /* ---- walk.c, run.c, merge.c, isa.c ------------------------------------------------- */
 
-void cpu_attend(const cpu_job *job, int64_t task, const cpu_scratch *scratch, cpu_result *result);
+void cpu_attend(const cpu_job *job, cpu_task task, const cpu_scratch *scratch);
+/* Where the results of a group begin. */
+static inline cpu_result *cpu_results_of(const cpu_job *job, int64_t batch, int64_t head,
+                                         int64_t group)
+{
+    const rfa_problem *p = job->p;
+    int64_t number = (batch * p->heads_q + head) * p->groups + group;
+    return job->layout.result + number * job->layout.group_blocks;
+}
 
 rfa_status cpu_run(const cpu_state *state, const rfa_problem *p, void *workspace, rfa_error *err);
 rfa_status cpu_build_list(const cpu_state *state, const rfa_problem *p, void *workspace,

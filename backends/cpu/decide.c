@@ -29,25 +29,10 @@ rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool 
     return rule;
 }
 
-/* max(m, a), or NaN where either is. */
-static inline float larger(float m, float a)
-{
-    return m > a || m != m ? m : a;
-}
-
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    const float *restrict max = scratch->max + block->lane;
-    const float *restrict block_max = scratch->block_max;
-    float *restrict reference = scratch->reference;
-    float *restrict decay = scratch->decay;
-    int32_t lanes = job->layout.lanes;
-    for (int32_t i = 0; i < lanes; i++) {
-        float top = larger(max[i], block_max[i]);
-        reference[i] = top == -(float)INFINITY ? 0 : top; /* -inf - -inf would be NaN */
-        decay[i] = max[i] - reference[i];
-    }
-    job->kernels->exponentials(decay, lanes, decay);
+    job->kernels->compare_maxima(scratch->offset + block->lane, scratch->block_max,
+                                 job->layout.lanes, scratch->reference, scratch->decay);
 }
 
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
@@ -67,11 +52,13 @@ void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_s
 static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_scratch *scratch)
 {
     const float *max = scratch->max + block->lane, *log_sum = scratch->log_sum + block->lane;
+    const float *offset = scratch->offset + block->lane; /* log_sum is relative to it */
+    const float *origin = rule.kind == RFA_SKIP_ENERGY ? offset : max;
     for (int32_t i = 0; i < block->rows; i++) {
-        /* Relative to m, which keeps digits that m + ln l would round away. */
+        /* Relative to m (or nearly), which keeps digits that m + ln l would round away. */
         float a = scratch->block_max[i];
         /* A row that met a NaN has one as its maximum, and here as the difference. */
-        float above = a == -(float)INFINITY && max[i] == max[i] ? a : a - max[i];
+        float above = a == -(float)INFINITY && max[i] == max[i] ? a : a - origin[i];
         if (above < -FLT_MAX && a > -(float)INFINITY)
             above = -FLT_MAX; /* a row that saw +inf; -inf would mean that nothing is here */
         if (!rfa_row_votes_skip(rule, above, 0, log_sum[i]))
@@ -121,8 +108,8 @@ bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *blo
 
 /* ---- What follows for the rows ----------------------------------------------------------- */
 
-/* kappa: the running mean of rowsum / exp(rowmax). mass is relative to m', which
- * `max` holds already. */
+/* kappa: the running mean of rowsum / exp(rowmax). mass is relative to the reference;
+ * `max` is m' already. */
 static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
     for (int32_t i = 0; i < job->layout.lanes; i++) {
@@ -130,22 +117,18 @@ static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_sc
         int32_t *count = &scratch->kappa_count[block->lane + i];
         float *kappa = &scratch->kappa[block->lane + i];
         if (rfa_kappa_learns(a, max))
-            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(max - a), (float)++*count);
+            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(scratch->reference[i] - a),
+                                      (float)++*count);
     }
 }
 
 void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
                    const cpu_scratch *scratch)
 {
-    float *restrict max = scratch->max + block->lane;
-    double *restrict sum = scratch->sum + block->lane;
-    double *restrict skipped = scratch->skipped + block->lane;
-    for (int32_t i = 0; i < job->layout.lanes; i++) {
-        double d = (double)scratch->decay[i];
-        max[i] = larger(max[i], scratch->block_max[i]);
-        sum[i] = sum[i] * d + (double)scratch->mass[i];
-        skipped[i] *= d;
-    }
+    double *sum = scratch->sum + block->lane;
+    job->kernels->keep_rows(scratch->block_max, scratch->decay, scratch->mass, job->layout.lanes,
+                            scratch->max + block->lane, scratch->offset + block->lane, sum,
+                            scratch->skipped + block->lane);
     if (rule.kind == RFA_SKIP_ENERGY)
         for (int32_t i = 0; i < job->layout.lanes; i++)
             scratch->log_sum[block->lane + i] = logf((float)sum[i]);
@@ -158,10 +141,11 @@ void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scra
     for (int32_t i = 0; i < job->layout.lanes; i++) {
         float a = scratch->block_max[i], *max = &scratch->max[block->lane + i];
         double *skipped = &scratch->skipped[block->lane + i], mass = (double)scratch->mass[i];
+        float *offset = &scratch->offset[block->lane + i];
         if (a > *max && *max == -(float)INFINITY)
-            *max = a; /* nothing is relative to it yet */
-        if (a > *max)
-            mass *= exp((double)a - (double)*max);
+            *max = *offset = a; /* nothing is relative to it yet */
+        if (scratch->reference[i] > *offset && *offset > -(float)INFINITY)
+            mass *= exp((double)scratch->reference[i] - (double)*offset);
         *skipped += mass;
         /* Only recalls next to 0 allow this; an infinity would turn into NaN. */
         if (*skipped > DBL_MAX)

@@ -167,47 +167,37 @@ typedef struct left {
 
 enum { LEFT_TILE = LEFT_LINES * GRANULE, LINE = TILE_BYTES };
 
-/* Two by `across` tiles of C in registers 0 to 3, the current step of A in 4 and
- * 5 and of B in 6 and 7. The second tiles across are a panel further on. */
-INLINE void product_tile(const int across, left a, const uint32_t *b, bool add, float *c)
+/* Two tiles of C, one above the other, in registers 0 and 1; the current step of A in 4
+ * and 5, of B in 6.
+ *
+ * Every instruction that writes a tile waits for a physical register. A core whose other
+ * hyperthread is awake seems to have ten of them for a thread's eight tiles, so that with
+ * all eight in use loads and products all but take turns. A tile that was set to zero
+ * holds none: each is as soon as it has been read for the last time, and between calls
+ * all are. Few sums leave more registers to loads than they cost loads. */
+INLINE void product_tile(left a, const uint32_t *b, bool add, float *c)
 {
     const uint16_t *a_below = a.data + (int64_t)TILE_LINES * a.depth;
-    const uint32_t *b_next = b + (int64_t)CPU_PANEL * (a.depth / 2);
     float *c_below = c + TILE_LINES * CPU_PANEL;
-    float *c_next = c + (int64_t)CPU_PANEL * a.rows, *c_last = c_next + TILE_LINES * CPU_PANEL;
     if (add) {
         tile_load(0, c, LINE);
-        tile_load(2, c_below, LINE);
-        if (across == 2) {
-            tile_load(1, c_next, LINE);
-            tile_load(3, c_last, LINE);
-        }
-    } else {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
+        tile_load(1, c_below, LINE);
     }
     for (int32_t t = 0; t < a.depth; t += GRANULE) {
         int64_t step = t / GRANULE;
         tile_load(6, b + step * TILE_LINES * CPU_PANEL, LINE);
         tile_load(4, a.data + step * LEFT_TILE, LINE);
         tile_dot(0, 4, 6);
-        if (across == 2) {
-            tile_load(7, b_next + step * TILE_LINES * CPU_PANEL, LINE);
-            tile_dot(1, 4, 7);
-        }
+        tile_zero(4);
         tile_load(5, a_below + step * LEFT_TILE, LINE);
-        tile_dot(2, 5, 6);
-        if (across == 2)
-            tile_dot(3, 5, 7);
+        tile_dot(1, 5, 6);
+        tile_zero(6);
+        tile_zero(5);
     }
     tile_store(0, c, LINE);
-    tile_store(2, c_below, LINE);
-    if (across == 2) {
-        tile_store(1, c_next, LINE);
-        tile_store(3, c_last, LINE);
-    }
+    tile_zero(0);
+    tile_store(1, c_below, LINE);
+    tile_zero(1);
 }
 
 static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c)
@@ -215,13 +205,8 @@ static void product(left a, const uint32_t *b, int32_t lanes, bool add, float *c
     tile_fence();
     for (int32_t i = 0; i < a.rows; i += 2 * TILE_LINES, c += 2 * TILE_LINES * CPU_PANEL) {
         left rows = {a.data + (int64_t)i * a.depth, a.rows, a.depth};
-        int32_t lane = 0;
-        for (; lane + 2 * CPU_PANEL <= lanes; lane += 2 * CPU_PANEL)
-            product_tile(2, rows, b + (int64_t)lane * (a.depth / 2), add,
-                         c + (int64_t)lane * a.rows);
-        if (lane < lanes)
-            product_tile(1, rows, b + (int64_t)lane * (a.depth / 2), add,
-                         c + (int64_t)lane * a.rows);
+        for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
+            product_tile(rows, b + (int64_t)lane * (a.depth / 2), add, c + (int64_t)lane * a.rows);
     }
 }
 
@@ -362,18 +347,65 @@ static void panel_maxima(const float *panel, int32_t count, int32_t width, float
  * long blocks. */
 #define SUM_RUN 128
 
+enum { WEIGH_PAIRS = 4 };
+
+/* 2^x of `n` vectors, a step of all before the next: chains of dependent steps one behind
+ * the other would fill the scheduler with what has to wait. */
+INLINE void exp_2_of_each(const int n, vector *x)
+{
+    vector fraction[WEIGH_PAIRS * 2], y[WEIGH_PAIRS * 2];
+    for (int i = 0; i < n; i++)
+        fraction[i] = fraction_of(x[i]);
+    in_order(n, fraction);
+    for (int i = 0; i < n; i++)
+        y[i] = same(EXP_2_C5) * fraction[i] + EXP_2_C4;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C3;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C2;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + EXP_2_C1;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * fraction[i] + 1.0f;
+    in_order(n, y);
+    for (int i = 0; i < n; i++)
+        x[i] = times_power(y[i], x[i]);
+    in_order(n, x);
+}
+
+/* Weights of `pairs` pairs of keys. */
+INLINE void weigh_pairs(const int pairs, const float *from, int32_t width, vector scale,
+                        vector reference, uint32_t *to, vector *even, vector *odd)
+{
+    vector x[WEIGH_PAIRS * 2];
+    for (int i = 0; i < 2 * pairs; i++)
+        x[i] = *(const vector *)(from + i * (int64_t)width) * scale - reference;
+    in_order(2 * pairs, x);
+    exp_2_of_each(2 * pairs, x);
+    for (int i = 0; i < pairs; i++) {
+        *even += x[2 * i];
+        *odd += x[2 * i + 1];
+        store_pairs(to + i * (int64_t)width, x[2 * i], x[2 * i + 1]);
+    }
+}
+
 /* Weights of keys 0 .. count - 1 (even) of one vector of lanes; their sum. */
 INLINE vector run_weights(const float *from, int32_t count, int32_t width, vector scale,
                           vector reference, uint32_t *to)
 {
     vector even = {0}, odd = {0};
-    for (int32_t c = 0; c < count; c += 2, from += 2 * (int64_t)width, to += width) {
-        vector x = exp_2(*(const vector *)from * scale - reference);
-        vector y = exp_2(*(const vector *)(from + width) * scale - reference);
-        even += x;
-        odd += y;
-        store_pairs(to, x, y);
+    int32_t c = 0;
+    for (; c + 2 * WEIGH_PAIRS <= count; c += 2 * WEIGH_PAIRS) {
+        weigh_pairs(WEIGH_PAIRS, from, width, scale, reference, to, &even, &odd);
+        from += 2 * WEIGH_PAIRS * (int64_t)width;
+        to += WEIGH_PAIRS * (int64_t)width;
     }
+    for (; c < count; c += 2, from += 2 * (int64_t)width, to += width)
+        weigh_pairs(1, from, width, scale, reference, to, &even, &odd);
     return even + odd;
 }
 
@@ -416,16 +448,25 @@ static void maxima(const float *scores_, int32_t count, int32_t lanes, float sca
 static void weights(float *scores_, int32_t count, int32_t lanes, float scale,
                     const float *reference, void *weights_, float *sum)
 {
+    uint32_t before = flush_tiny();
     for (int32_t lane = 0; lane < lanes; lane += CPU_PANEL)
         panel_weights(scores_ + (int64_t)lane * padded(count), count, panel_width(lanes, lane),
                       fabsf(scale), reference + lane,
                       (uint32_t *)weights_ + (int64_t)lane * (padded(count) / 2), sum + lane);
+    keep_tiny(before);
 }
 
 static void exponentials(const float *x, int32_t n, float *y)
 {
     for (int32_t i = 0; i < n; i += VECTOR)
         *(vector *)(y + i) = exp_2(*(const vector *)(x + i) * same(1.44269504f));
+}
+
+static void compare_maxima(const float *restrict offset, const float *restrict block_max,
+                           int32_t lanes, float *restrict reference, float *restrict decay)
+{
+    relate_maxima(offset, block_max, lanes, reference, decay);
+    exponentials(decay, lanes, decay);
 }
 
 /* ---- The table -------------------------------------------------------------------- */
@@ -457,6 +498,8 @@ const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
     .scores = scores,
     .mask = mask,
     .maxima = maxima,
+    .compare_maxima = compare_maxima,
+    .keep_rows = keep_rows,
     .weights = weights,
     .accumulate = accumulate,
     .accumulate_seen = accumulate_seen,

@@ -38,7 +38,7 @@ static void place_shared(cpu_layout *l, const rfa_problem *p, bool list_only, pl
     l->order_k = place(at, order_length(p, p->grids_k, p->len_k, p->total_k), 1, sizeof(int64_t));
     l->key_flags = place(at, sequences, (uint64_t)p->blocks_k, 1);
     l->dense_rows = place(at, sequences, (uint64_t)p->blocks_q, 1);
-    l->result = place(at, list_only ? 0 : l->tasks, 1, sizeof(*l->result));
+    l->result = place(at, list_only ? 0 : l->groups, (uint64_t)l->group_blocks, sizeof(*l->result));
     l->key_pools = NULL;
     if (p->order == RFA_ORDER_PREDICTED) {
         int64_t pools = cpu_first_pool(p, p->batch, p->total_k);
@@ -47,18 +47,19 @@ static void place_shared(cpu_layout *l, const rfa_problem *p, bool list_only, pl
 }
 
 /* Enough pairs at a time that threads seldom wait at the end of a wave. */
-#define WAVE_TASKS 32 /* a thread */
+#define WAVE_GROUPS 32 /* a thread */
 
 static void place_packed(cpu_layout *l, const rfa_problem *p, const cpu_kernels *kernels,
                          placer *at)
 {
     int64_t per_pair = p->heads_q / p->heads_kv * p->groups, pairs = p->batch * p->heads_kv;
     uint64_t keys = (uint64_t)cpu_padded(kernels, cpu_min(p->block_k, p->len_k));
-    l->wave = cpu_min(pairs, cpu_ceil_div((int64_t)l->threads * WAVE_TASKS, per_pair + !per_pair));
+    l->wave = cpu_min(pairs, cpu_ceil_div((int64_t)l->threads * WAVE_GROUPS, per_pair + !per_pair));
     l->keys_size = keys * (uint64_t)cpu_padded(kernels, p->dim) * (uint64_t)kernels->element;
     l->values_size = keys * (uint64_t)cpu_padded(kernels, p->dim_v) * (uint64_t)kernels->element;
     l->turn = place(at, l->wave, (uint64_t)(p->heads_q / p->heads_kv), sizeof(*l->turn));
     l->front = place(at, 1, 1, sizeof(*l->front));
+    l->left = place(at, 1, 1, sizeof(*l->left));
     l->keys_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->keys_state));
     l->values_state = place(at, l->wave, (uint64_t)p->blocks_k, sizeof(*l->values_state));
     l->keys = place(at, l->wave, (uint64_t)p->blocks_k, l->keys_size);
@@ -81,7 +82,7 @@ static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p
     s->rows = place(at, l->lanes, (uint64_t)p->dim_v, sizeof(float));
     s->factor = place(at, l->lanes, 1, sizeof(float));
     s->position_q = place(at, cpu_min(p->visit_q, p->len_q), 1, sizeof(int64_t));
-    float **const of_group[] = {&s->max, &s->log_sum, &s->kappa};
+    float **const of_group[] = {&s->max, &s->offset, &s->log_sum, &s->kappa};
     for (size_t i = 0; i < sizeof(of_group) / sizeof(of_group[0]); i++)
         *of_group[i] = place(at, lanes, 1, sizeof(float));
     s->sum = place(at, lanes, 1, sizeof(double));
@@ -134,9 +135,9 @@ rfa_status cpu_layout_of(cpu_layout *l, const cpu_state *state, const rfa_proble
     *l = (cpu_layout){0};
     l->lanes = (int32_t)cpu_ceil_div(cpu_min(p->block_q, p->len_q), CPU_LANES) * CPU_LANES;
     l->group_blocks = cpu_min(p->visit_q / p->block_q, p->blocks_q);
-    at.overflow = __builtin_mul_overflow(p->batch, p->heads_q, &l->tasks) ||
-                  __builtin_mul_overflow(l->tasks, p->groups, &l->tasks);
-    l->threads = (int32_t)cpu_min(state->threads, l->tasks > 0 ? l->tasks : 1);
+    at.overflow = __builtin_mul_overflow(p->batch, p->heads_q, &l->groups) ||
+                  __builtin_mul_overflow(l->groups, p->groups, &l->groups);
+    l->threads = (int32_t)cpu_min(state->threads, l->groups > 0 ? l->groups : 1);
 
     place_shared(l, p, list_only, &at);
     if (!list_only)

@@ -14,7 +14,7 @@ rfa_visit_shape cpu_shape_of(const rfa_problem *p, const cpu_sequence *s)
 
 static int64_t caller_list(const cpu_job *job, const cpu_sequence *s, int64_t batch, int64_t head,
                            int64_t group, int64_t visible, const cpu_scratch *scratch,
-                           cpu_result *result)
+                           int64_t *bad_indices)
 {
     const rfa_problem *p = job->p;
     const int32_t *index = (const int32_t *)cpu_at(&p->list_indices, 4, batch, head, group);
@@ -26,7 +26,7 @@ static int64_t caller_list(const cpu_job *job, const cpu_sequence *s, int64_t ba
     memset(scratch->listed, 0, (size_t)blocks);
     for (int64_t i = 0; i < cpu_min(count, p->list_capacity); i++) {
         if (index[i] < 0 || index[i] >= blocks || scratch->listed[index[i]]) {
-            result->bad_indices++;
+            ++*bad_indices;
             continue;
         }
         scratch->listed[index[i]] = 1;
@@ -84,7 +84,7 @@ static void predict_rest(int64_t count, const cpu_scratch *scratch)
 }
 
 int64_t cpu_visit_list(const cpu_job *job, int64_t batch, int64_t head, int64_t group,
-                       const cpu_scratch *scratch, cpu_result *result)
+                       const cpu_scratch *scratch, int64_t *bad_indices)
 {
     const rfa_problem *p = job->p;
     const cpu_sequence *s = cpu_sequence_of(job, batch);
@@ -96,7 +96,7 @@ int64_t cpu_visit_list(const cpu_job *job, int64_t batch, int64_t head, int64_t 
     if (p->order == RFA_ORDER_PREDICTED)
         count = cpu_predicted_list(job, batch, head, group, scratch);
     else
-        count = caller_list(job, s, batch, head, group, visible, scratch, result);
+        count = caller_list(job, s, batch, head, group, visible, scratch, bad_indices);
     count = raise_kept(s, visible, count, scratch);
     if (cpu_orders_by_mass(p))
         predict_rest(count, scratch);

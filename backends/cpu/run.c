@@ -17,8 +17,9 @@ static cpu_job start_job(const cpu_state *state, const rfa_problem *p, bool list
 
 /* Heads differ in how much they skip, and only running them shows it: after one task
  * of each, those come first whose last finished task cost most, so that no long one is
- * left for the end while other threads have nothing more to do. Heads of much the same
- * cost follow one another, for their k and v to stay in caches. */
+ * left for the end while other threads have nothing more to do. For the same reason the
+ * last tasks are parts of groups, although those read a head's k and v more often. Heads of much
+ * the same cost follow one another, for their k and v to stay in caches. */
 static int cost_class(int64_t cost)
 {
     int exponent = 63 - __builtin_clzll((uint64_t)cost | 1);
@@ -31,11 +32,12 @@ enum { CHOICE = 64 };
 /* The head that goes first, or -1 if there is none left. */
 static int64_t choose_head(const cpu_job *job, int64_t heads)
 {
+    int64_t blocks = job->p->groups * job->layout.group_blocks;
     int64_t best = -1, front = atomic_load_explicit(job->layout.front, memory_order_relaxed);
     int best_class = -1;
     for (int64_t h = front, end = cpu_min(front + CHOICE, heads); h < end; h++) {
         const cpu_turn *turn = &job->layout.turn[h];
-        if (atomic_load_explicit(&turn->begun, memory_order_relaxed) >= job->p->groups) {
+        if (atomic_load_explicit(&turn->begun, memory_order_relaxed) >= blocks) {
             if (best < 0)
                 end = cpu_min(h + 1 + CHOICE, heads);
             continue;
@@ -51,35 +53,75 @@ static int64_t choose_head(const cpu_job *job, int64_t heads)
     return best;
 }
 
-/* The next task, or -1 after the last. */
-static int64_t take_task(const cpu_job *job, int64_t first_head, int64_t heads)
+/* How many decision blocks make a task now; no task has blocks of two groups. */
+static int64_t share_of_left(const cpu_job *job)
 {
-    const int64_t groups = job->p->groups;
+    int64_t left = atomic_load_explicit(job->layout.left, memory_order_relaxed);
+    int64_t share = left / job->layout.threads;
+    return share < 1 ? 1 : cpu_min(share, job->layout.group_blocks);
+}
+
+/* The next blocks of a head: the number of the first, or -1 if none are left. */
+static int64_t begin_blocks(const cpu_job *job, cpu_turn *turn, int64_t *count)
+{
+    const int64_t each = job->layout.group_blocks, all = job->p->groups * each;
+    int64_t first = atomic_load_explicit(&turn->begun, memory_order_relaxed);
+    do {
+        if (first >= all)
+            return -1;
+        *count = cpu_min(share_of_left(job), each - first % each);
+    } while (!atomic_compare_exchange_weak_explicit(&turn->begun, &first, first + *count,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    atomic_fetch_sub_explicit(job->layout.left, *count, memory_order_relaxed);
+    return first;
+}
+
+/* The next task, or false after the last. */
+static bool take_task(const cpu_job *job, int64_t first_head, int64_t heads, cpu_task *task)
+{
+    const rfa_problem *p = job->p;
+    const int64_t each = job->layout.group_blocks;
     for (int64_t head; (head = choose_head(job, heads)) >= 0;) {
         cpu_turn *turn = &job->layout.turn[head];
-        int64_t group = atomic_fetch_add_explicit(&turn->begun, 1, memory_order_relaxed);
-        if (group >= groups)
+        int64_t count, first = begin_blocks(job, turn, &count);
+        if (first < 0)
             continue;   /* another thread was faster */
-        if (group == 0) /* the others look at other heads, as long as there are some */
+        if (first == 0) /* the others look at other heads, as long as there are some */
             atomic_store_explicit(&turn->cost, 0, memory_order_relaxed);
         /* Under the causal mask later groups see more. */
-        return (first_head + head) * groups + (job->p->causal ? groups - 1 - group : group);
+        int64_t group = first / each, begin = first % each;
+        *task = (cpu_task){.batch = (first_head + head) / p->heads_q,
+                           .head = (first_head + head) % p->heads_q,
+                           .group = p->causal ? p->groups - 1 - group : group,
+                           .begin = begin,
+                           .end = begin + count};
+        return true;
     }
-    return -1;
+    return false;
+}
+
+/* Scores of a visit take about as long as the product of a kept block. */
+static int64_t cost_of_block(const cpu_job *job, const cpu_task *task)
+{
+    const cpu_result *results = cpu_results_of(job, task->batch, task->head, task->group);
+    int64_t cost = 0;
+    for (int64_t i = task->begin; i < task->end; i++)
+        cost += results[i].visited + results[i].kept;
+    return cost / (task->end - task->begin);
 }
 
 static void attend_tasks(const cpu_job *job, int64_t first_head, int64_t heads)
 {
     cpu_scratch scratch;
+    cpu_task task;
     cpu_scratch_of(&scratch, job, cpu_thread_number());
     if (job->kernels->enter)
         job->kernels->enter();
-    for (int64_t task; (task = take_task(job, first_head, heads)) >= 0;) {
-        cpu_result *result = &job->layout.result[task];
-        cpu_attend(job, task, &scratch, result);
-        /* Scores of a visit take about as long as the product of a kept block. */
-        atomic_store_explicit(&job->layout.turn[task / job->p->groups - first_head].cost,
-                              result->visited + result->kept, memory_order_relaxed);
+    while (take_task(job, first_head, heads, &task)) {
+        int64_t head = task.batch * job->p->heads_q + task.head - first_head;
+        cpu_attend(job, task, &scratch);
+        atomic_store_explicit(&job->layout.turn[head].cost, cost_of_block(job, &task),
+                              memory_order_relaxed);
     }
     if (job->kernels->leave)
         job->kernels->leave();
@@ -95,6 +137,9 @@ static void attend_wave(const cpu_job *job, int64_t first_pair, int64_t pairs)
         atomic_store_explicit(&job->layout.turn[h].cost, INT64_MAX, memory_order_relaxed);
     }
     atomic_store_explicit(job->layout.front, 0, memory_order_relaxed);
+    atomic_store_explicit(job->layout.left,
+                          pairs * share * job->p->groups * job->layout.group_blocks,
+                          memory_order_relaxed);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(job->layout.threads)
 #endif
@@ -121,16 +166,18 @@ static void attend_sequences(const cpu_job *job, int64_t begin, int64_t end)
 static void add_results(const cpu_job *job, rfa_counts *counts)
 {
     double recall = 0, rows = 0, recall_min = 1;
-    for (int64_t i = 0; i < job->layout.tasks; i++) {
+    int64_t blocks = job->layout.groups * job->layout.group_blocks;
+    for (int64_t i = 0; i < blocks; i++) {
         const cpu_result *result = &job->layout.result[i];
+        double mean = result->recall / (double)result->rows;
         counts->blocks_total += (uint64_t)result->total;
         counts->blocks_visited += (uint64_t)result->visited;
         counts->blocks_kept += (uint64_t)result->kept;
         counts->bad_indices += (uint64_t)result->bad_indices;
         recall += result->recall;
         rows += (double)result->rows;
-        if (!(result->recall_min >= recall_min) && !isnan(recall_min))
-            recall_min = result->recall_min;
+        if (result->rows > 0 && !(mean >= recall_min) && !isnan(recall_min))
+            recall_min = mean;
     }
     /* Without any row nothing was lost. */
     counts->recall_mean = rows > 0 ? (float)(recall / rows) : 1;

@@ -1,4 +1,4 @@
-/* A task: one visit group of one head, from q to out.
+/* A task: a visit group of one head or some of its decision blocks, from q to out.
  *
  * The group's rows, scaled and transposed into lanes, stay in the thread's
  * scratch, and so do their outputs. The group walks its list once; keys are
@@ -15,10 +15,10 @@ typedef struct walk {
     const cpu_job *job;
     const cpu_scratch *scratch;
     const cpu_sequence *sequence;
-    cpu_result *result;
     int64_t batch, head, head_kv, group;
-    int64_t rows, blocks; /* of the group, that exist */
-    int64_t visits;       /* length of the list */
+    int64_t rows;       /* of the group, that exist */
+    int64_t begin, end; /* its decision blocks that are this task's and exist */
+    int64_t visits;     /* length of the list */
     rfa_skip_rule rule;
 } walk;
 
@@ -34,31 +34,31 @@ typedef struct tile {
 
 /* ---- Start --------------------------------------------------------------------------- */
 
-static walk start_walk(const cpu_job *job, int64_t task, const cpu_scratch *scratch,
-                       cpu_result *result)
+static walk start_walk(const cpu_job *job, cpu_task task, const cpu_scratch *scratch)
 {
     const rfa_problem *p = job->p;
-    walk w = {.job = job, .scratch = scratch, .result = result};
+    walk w = {.job = job, .scratch = scratch};
     bool bad;
-    w.group = task % p->groups;
-    w.head = task / p->groups % p->heads_q;
-    w.batch = task / p->groups / p->heads_q;
+    w.batch = task.batch;
+    w.head = task.head;
+    w.group = task.group;
     w.sequence = cpu_sequence_of(job, w.batch);
     w.head_kv = w.head / (p->heads_q / p->heads_kv);
     w.rows = cpu_min(p->visit_q, w.sequence->len_q - w.group * p->visit_q);
-    w.blocks = w.rows > 0 ? cpu_ceil_div(w.rows, p->block_q) : 0;
+    w.begin = task.begin;
+    w.end = w.rows > 0 ? cpu_min(cpu_ceil_div(w.rows, p->block_q), task.end) : 0;
     w.rule = cpu_rule_of(job, w.batch, w.head, &bad);
     return w;
 }
 
 /* Outputs by block exist for the longest sequence; a shorter one has 0 there. */
-static void clear_decisions(const walk *w)
+static void clear_decisions(const walk *w, cpu_task task)
 {
     const rfa_problem *p = w->job->p;
     int64_t first = w->group * (p->visit_q / p->block_q);
-    int64_t end = cpu_min(first + p->visit_q / p->block_q, p->blocks_q);
+    int64_t end = cpu_min(first + task.end, p->blocks_q);
     size_t words = (size_t)cpu_ceil_div(p->blocks_k, 32);
-    for (int64_t i = first; p->decisions.data && i < end; i++)
+    for (int64_t i = first + task.begin; p->decisions.data && i < end; i++)
         memset(cpu_at(&p->decisions, sizeof(uint32_t), w->batch, w->head, i), 0,
                words * sizeof(uint32_t));
 }
@@ -66,7 +66,7 @@ static void clear_decisions(const walk *w)
 static void write_visit_order(const walk *w)
 {
     const rfa_problem *p = w->job->p;
-    if (!p->visit_order.data)
+    if (!p->visit_order.data || w->begin > 0)
         return;
     int32_t *slot = (int32_t *)cpu_at(&p->visit_order, 4, w->batch, w->head, w->group);
     if (w->visits > 0)
@@ -83,7 +83,8 @@ static void place_block(const walk *w, int64_t index)
     int64_t row = index * p->block_q, number = w->group * (p->visit_q / p->block_q) + index;
     *block = (cpu_block){.rows = (int32_t)cpu_min(p->block_q, w->rows - row),
                          .row = w->group * p->visit_q + row,
-                         .lane = index * w->job->layout.lanes};
+                         .lane = index * w->job->layout.lanes,
+                         .result = cpu_results_of(w->job, w->batch, w->head, w->group) + index};
     block->visible = rfa_visible_blocks(cpu_shape_of(p, w->sequence), block->row + block->rows);
     block->dense = w->rule.kind == RFA_SKIP_DENSE || w->sequence->dense_rows[number];
     block->q = w->scratch->q + block->lane * cpu_padded(kernels, p->dim) * kernels->element;
@@ -93,22 +94,24 @@ static void place_block(const walk *w, int64_t index)
             (uint32_t *)cpu_at(&p->decisions, sizeof(uint32_t), w->batch, w->head, number);
     for (int64_t i = 0; i < w->visits; i++)
         block->visits += w->scratch->list[i] < block->visible;
-    w->result->total += block->visible;
-    w->result->visited += block->visits;
+    block->result->rows = block->rows;
+    block->result->total = block->visible;
+    block->result->visited = block->visits;
 }
 
 static void clear_rows(const walk *w)
 {
     const cpu_scratch *s = w->scratch;
-    size_t lanes = (size_t)(w->blocks * w->job->layout.lanes);
+    size_t first = (size_t)(w->begin * w->job->layout.lanes);
+    size_t lanes = (size_t)(w->end * w->job->layout.lanes) - first;
     size_t entries = (size_t)cpu_padded(w->job->kernels, w->job->p->dim_v);
-    memset(s->out, 0, lanes * entries * sizeof(*s->out));
-    memset(s->sum, 0, lanes * sizeof(*s->sum));
-    memset(s->skipped, 0, lanes * sizeof(*s->skipped));
-    memset(s->kappa, 0, lanes * sizeof(*s->kappa));
-    memset(s->kappa_count, 0, lanes * sizeof(*s->kappa_count));
-    for (size_t i = 0; i < lanes; i++)
-        s->max[i] = s->log_sum[i] = -(float)INFINITY;
+    memset(s->out + first * entries, 0, lanes * entries * sizeof(*s->out));
+    memset(s->sum + first, 0, lanes * sizeof(*s->sum));
+    memset(s->skipped + first, 0, lanes * sizeof(*s->skipped));
+    memset(s->kappa + first, 0, lanes * sizeof(*s->kappa));
+    memset(s->kappa_count + first, 0, lanes * sizeof(*s->kappa_count));
+    for (size_t i = first; i < first + lanes; i++)
+        s->max[i] = s->offset[i] = s->log_sum[i] = -(float)INFINITY;
 }
 
 static void load_queries(const walk *w)
@@ -120,7 +123,7 @@ static void load_queries(const walk *w)
         int64_t row = w->group * p->visit_q + r;
         w->scratch->position_q[r] = s->first_q + (s->order_q ? s->order_q[row] : row);
     }
-    for (int64_t i = 0; i < w->blocks; i++) {
+    for (int64_t i = w->begin; i < w->end; i++) {
         const cpu_block *block = &w->scratch->block[i];
         w->job->kernels->pack_q(&q, w->scratch->position_q + i * p->block_q, block->rows,
                                 w->job->layout.lanes, p->scale, block->q);
@@ -129,15 +132,22 @@ static void load_queries(const walk *w)
 
 /* ---- One visit ------------------------------------------------------------------------------ */
 
-/* How many keys of the tile each lane sees; true if some row does not see all. */
+/* How many keys of the tile each lane sees; true if some row does not see all. If all do,
+ * only estimated masses look at the numbers. */
 static bool count_seen(const walk *w, const tile *t, const cpu_block *block)
 {
     const cpu_sequence *s = w->sequence;
-    int64_t first = w->job->p->causal ? block->row + 1 + s->len_k - s->len_q - t->first : t->keys;
-    int64_t slope = w->job->p->causal ? 1 : 0;
-    for (int32_t i = 0; i < w->job->layout.lanes; i++) {
-        int64_t seen = cpu_min(first + i * slope, t->keys);
-        w->scratch->seen[i] = seen > 0 ? (int32_t)seen : 0;
+    int32_t lanes = w->job->layout.lanes, *seen = w->scratch->seen;
+    int64_t first = t->keys;
+    if (w->job->p->causal)
+        first = block->row + 1 + s->len_k - s->len_q - t->first;
+    if (first >= t->keys && !w->job->estimated)
+        return false;
+    /* A lane sees one key more than the lane before. */
+    int32_t from = (int32_t)cpu_min(first > -lanes ? first : -lanes, t->keys);
+    for (int32_t i = 0; i < lanes; i++) {
+        int32_t here = from + i < t->keys ? from + i : t->keys;
+        seen[i] = here > 0 ? here : 0;
     }
     return first < t->keys;
 }
@@ -160,7 +170,7 @@ static void keep_block(const walk *w, tile *t, cpu_block *block, bool partly_mas
     cpu_rows_kept(job, w->rule, block, s);
     if (block->decisions)
         block->decisions[t->block / 32] |= 1u << (t->block % 32);
-    w->result->kept++;
+    block->result->kept++;
 }
 
 /* The block's exponentials into weights, their sums into mass. */
@@ -209,7 +219,7 @@ static void visit_tile(const walk *w, int64_t visit_number)
     t.keys = (int32_t)cpu_min(p->block_k, w->sequence->len_k - first);
     t.always_keep = w->sequence->key_flags[j] & RFA_BLOCK_ALWAYS_KEEP;
     t.rest = cpu_orders_by_mass(p) ? w->scratch->rest[visit_number] : RFA_NO_PREDICTION;
-    for (int64_t i = 0; i < w->blocks; i++) {
+    for (int64_t i = w->begin; i < w->end; i++) {
         cpu_block *block = &w->scratch->block[i];
         if (j >= block->visible)
             continue;
@@ -238,7 +248,7 @@ static double finish_row(const walk *w, const cpu_block *block, int32_t i)
     double recall = skipped == 0 ? 1 : sum / (sum + skipped);
     if (p->lse.data)
         *(float *)cpu_at(&p->lse, sizeof(float), w->batch, w->head, row) =
-            sum == 0 ? -(float)INFINITY : (float)((double)s->max[block->lane + i] + log(sum));
+            sum == 0 ? -(float)INFINITY : (float)((double)s->offset[block->lane + i] + log(sum));
     if (p->recall.data)
         *(float *)cpu_at(&p->recall, sizeof(float), w->batch, w->head, row) = (float)recall;
     return recall;
@@ -254,29 +264,29 @@ static void finish_block(const walk *w, const cpu_block *block)
     w->job->kernels->unpack(block->out, w->job->p->dim_v, lanes, s->factor, s->rows);
     for (int32_t i = 0; i < block->rows; i++)
         recall += finish_row(w, block, i);
-    double mean = recall / block->rows;
-    w->result->rows += block->rows;
-    w->result->recall += recall;
-    if (!(mean >= w->result->recall_min) && !isnan(w->result->recall_min))
-        w->result->recall_min = mean;
+    block->result->recall = recall;
 }
 
-void cpu_attend(const cpu_job *job, int64_t task, const cpu_scratch *scratch, cpu_result *result)
+void cpu_attend(const cpu_job *job, cpu_task task, const cpu_scratch *scratch)
 {
-    *result = (cpu_result){.recall_min = 1};
-    walk w = start_walk(job, task, scratch, result);
-    clear_decisions(&w);
+    cpu_result *results = cpu_results_of(job, task.batch, task.head, task.group);
+    int64_t bad_indices = 0;
+    walk w = start_walk(job, task, scratch);
+    memset(results + task.begin, 0, (size_t)(task.end - task.begin) * sizeof(*results));
+    clear_decisions(&w, task);
     if (w.rows > 0)
-        w.visits = cpu_visit_list(job, w.batch, w.head, w.group, scratch, result);
+        w.visits = cpu_visit_list(job, w.batch, w.head, w.group, scratch, &bad_indices);
     write_visit_order(&w);
-    if (w.rows <= 0)
+    if (w.begin == 0)
+        results[0].bad_indices = bad_indices;
+    if (w.begin >= w.end)
         return;
-    for (int64_t i = 0; i < w.blocks; i++)
+    for (int64_t i = w.begin; i < w.end; i++)
         place_block(&w, i);
     clear_rows(&w);
     load_queries(&w);
     for (int64_t i = 0; i < w.visits; i++)
         visit_tile(&w, i);
-    for (int64_t i = 0; i < w.blocks; i++)
+    for (int64_t i = w.begin; i < w.end; i++)
         finish_block(&w, &scratch->block[i]);
 }
