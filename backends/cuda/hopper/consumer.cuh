@@ -330,11 +330,12 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         if (votes) {
             look_ahead();
             return __any_sync(~0u, !all_rows_vote(top) | must_keep);
-        }
+        } else {
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-            mass[r] *= exp2_fast(fmaf(top[r], factor, -offset[r]));
-        return judge(mass, false, must_keep, n) == KEEP_BLOCK;
+            for (int r = 0; r < 2; r++)
+                mass[r] *= exp2_fast(fmaf(top[r], factor, -offset[r]));
+            return judge(mass, false, must_keep, n) == KEEP_BLOCK;
+        }
     }
 
     __device__ __forceinline__ verdict visit_by_maxima(float (&mass)[2], float (&top)[2],
