@@ -110,8 +110,8 @@ static bool row_tainted(const block_check *b, int32_t r)
     return !finite;
 }
 
-/* Section 8, lse and recall: errors of a logit, in e. Tensor cores cut sums off, in each of dim / 16
- * steps, where other arithmetic rounds them. */
+/* Section 8, lse and recall: errors of a logit, in e. Tensor cores cut sums off, in each of dim /
+ * 16 steps, where other arithmetic rounds them. */
 static double logit_errors(const block_check *b)
 {
     return 8 + (double)b->p->dim / 16;
