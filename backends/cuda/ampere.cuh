@@ -1,10 +1,11 @@
 /* Attention by mma.sync and cp.async, for the common case: f16 or bf16, head dims
  * to 128, decision blocks of 64 x 128, no causal mask. attention.cuh serves the rest.
  *
- * Who: a block of threads computes 128 query rows, two decision blocks of four
- * warps each, which share the tiles of keys and values and decide apart. Of a
- * decision block's four warps, two halve its rows (32 each, so that every fragment
- * of keys or values feeds two matrix instructions) and two halve the keys (64 each).
+ * Who: four warps compute a decision block. Two halve its rows (32 each, so that every
+ * fragment of keys or values feeds two matrix instructions) and two halve the keys (64 each).
+ * To head dim 64 a decision block is a block of threads of its own, and a multiprocessor
+ * has registers for three. Beyond, two make a block of threads, the only one there is room
+ * for: they share the tiles of keys and values and decide apart.
  * The warps of either half of the keys keep running maxima, sums and output of their own,
  * as if the keys had been split between two machines; the halves join at the very end.
  * So without decisions no warp ever waits for another's numbers.
@@ -21,17 +22,17 @@
  * whoever keeps a visit whose values are not there fetches them, once for all.
  *
  * Decisions (ampere_decide.cuh): the four warps tell each other maxima, and sums, once a
- * visit, and each draws the same conclusion. Accounts are brought up to date under the
- * products of the next visit.
+ * visit, and each draws the same conclusion. Two of them then bring the accounts up to date.
  *
  * One formula for the kept path in every walk, and sums of its own apart from those that
  * decisions read, is what makes never skipping equal dense bit for bit.
  *
- * Tried, with the figures of docs/performance.md: the two decision blocks in opposite phases,
- * a barrier of all threads between, the halves of the keys sharing their maxima; exponentials
- * between the products of the values, or between those of the visit before (head dim 64,
- * slower); loads a tile later; a ring of three tiles; one decision block a block of threads,
- * three of them a multiprocessor (head dim 64: faster, but the walks that decide spill).
+ * Tried and lost, with the figures of docs/performance.md: the two decision blocks in opposite
+ * phases, a barrier of all threads between, the halves of the keys sharing their maxima;
+ * exponentials between the products of the values, or between those of the visit before (head
+ * dim 64); loads a tile later; a warp that only loads (no registers: a ninth warp leaves 168
+ * to each thread of all); two decision blocks a block of threads at head dim 64; accounts of
+ * every warp's own, brought up to date under the next products.
  */
 #ifndef RFA_CUDA_AMPERE_CUH
 #define RFA_CUDA_AMPERE_CUH
@@ -41,23 +42,34 @@
 namespace ampere
 {
 
-constexpr int GROUPS = AMPERE_GROUPS, ROWS = AMPERE_ROWS, THREADS = AMPERE_THREADS;
 constexpr int WARP_ROWS = 32, WARP_KEYS = 64;
+constexpr int GROUP_THREADS = AMPERE_GROUP_THREADS; /* of a decision block */
+
+constexpr int blocks_of(int dim)
+{
+    return dim <= AMPERE_NARROW ? AMPERE_NARROW_BLOCKS : 1;
+}
+
+constexpr int groups_of(int dim)
+{
+    return dim <= AMPERE_NARROW ? AMPERE_NARROW_GROUPS : AMPERE_WIDE_GROUPS;
+}
 
 /* Shared by all warps. */
-struct exchange {
+template <int GROUPS> struct exchange {
     uint64_t full[AMPERE_MOST_TILES], free[AMPERE_MOST_TILES]; /* by slot of the ring */
     uint64_t told[GROUPS]; /* a decision block's warps have told what they saw */
     uint64_t late[2];      /* by parity of the visit: values fetched late */
     int claim[2][4];       /* by parity, quarter of a tile: 2 (visit + 1) + parity of `late` */
     int keeps[4][GROUPS];  /* by the last bits of the visit */
     int kept[GROUPS];
+    bool kept_last[GROUPS * GROUP_THREADS]; /* as each thread knows it */
     tally seen[GROUPS];
-    float4 known[4][THREADS]; /* accounts of a thread's two rows */
-    float4 sum[THREADS];      /* of a thread's own four rows, over its own columns */
-    float limit[GROUPS];      /* NaN: keeps everything */
-    int rows[GROUPS];         /* that exist */
-    int visits, slots;        /* slots: of the ring */
+    float4 known[GROUPS][2][2][BLOCK_Q]; /* by parity of the visit, half: accounts of rows */
+    float4 sum[GROUPS * GROUP_THREADS];  /* of a thread's own four rows, over its own columns */
+    float limit[GROUPS];                 /* NaN: keeps everything */
+    int rows[GROUPS];                    /* that exist */
+    int visits, slots;                   /* slots: of the ring */
     cuda_sequence sequence;
     row_source source[2]; /* keys, values: from the first row of the sequence on */
     const int32_t *list;  /* the visit group's */
@@ -65,21 +77,23 @@ struct exchange {
     const uint8_t *flags; /* of key blocks */
 };
 
-static_assert(sizeof(exchange) <= AMPERE_EXCHANGE_BYTES, "the host counts shared memory");
-
 template <int DIM> struct layout : tile_layout<DIM> {
-    static constexpr int x = 0, q = AMPERE_EXCHANGE_BYTES, ring = q + ROWS * DIM * 2;
+    static constexpr int groups = groups_of(DIM), rows = groups * BLOCK_Q,
+                         threads = groups * GROUP_THREADS;
+    static constexpr int x = 0, q = groups * AMPERE_EXCHANGE_BYTES, ring = q + rows * DIM * 2;
+    static_assert(sizeof(exchange<groups>) <= q, "the host counts shared memory");
 };
 
 template <class T, int DIM, walk_mode MODE> struct walk {
     using at = layout<DIM>;
+    using exchange = ampere::exchange<at::groups>;
+    static constexpr int GROUPS = at::groups, ROWS = at::rows, THREADS = at::threads;
     static constexpr bool decides = MODE != WALK_DENSE;
 
     const cuda_call &c;
     uint32_t shared; /* its address */
     exchange &x;
     place_in_ring place;
-    uint32_t kept; /* bits: the last visit, the one before it, ... */
 
     /* Rows 16 i / 2 + 8 (i % 2) + lane() / 4 of the warp's 32. */
     float max[4]; /* over this warp's keys */
@@ -88,15 +102,17 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     /* ---- Who ---- */
 
+    /* By shifts: divisions of what might be negative take registers that are not there. */
+
     __device__ __forceinline__ static int lane()
     {
-        return thread_now() % WARP;
+        return thread_now() & 31;
     }
 
     /* Of this warp: its decision block, and which half of its rows and of the keys. */
     __device__ __forceinline__ static int group()
     {
-        return thread_now() / 128;
+        return thread_now() >> 7;
     }
 
     __device__ __forceinline__ static int half_rows()
@@ -106,7 +122,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ static int half_keys()
     {
-        return thread_now() / 64 % 2;
+        return thread_now() >> 6 & 1;
     }
 
     __device__ __forceinline__ static int warp_row(int i)
@@ -145,6 +161,18 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return first_row() / BLOCK_Q + group();
     }
 
+    /* Whether this warp's decision block kept the last visit; in shared memory, because
+     * there is no register left. */
+    __device__ __forceinline__ bool kept_last() const
+    {
+        return ((const volatile bool *)x.kept_last)[thread_now()];
+    }
+
+    __device__ __forceinline__ void remember(bool keep)
+    {
+        ((volatile bool *)x.kept_last)[thread_now()] = keep;
+    }
+
     /* scale log2(e) */
     __device__ __forceinline__ float factor() const
     {
@@ -157,7 +185,6 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
     {
         place = {0, 0};
-        kept = 0;
         if (threadIdx.x == 0) {
             x.slots = ring_slots;
             describe();
@@ -169,6 +196,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             max[i] = -INFINITY;
         }
         x.sum[threadIdx.x] = {0, 0, 0, 0};
+        remember(false);
 #pragma unroll
         for (int i = 0; i < DIM; i++)
             out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
@@ -234,7 +262,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ void clear_decisions()
     {
         uint32_t *words = decision_words();
-        for (int64_t i = threadIdx.x % 128; words && i < ceil_div(c.blocks_k, 32); i += 128)
+        for (int64_t i = threadIdx.x % GROUP_THREADS; words && i < ceil_div(c.blocks_k, 32);
+             i += GROUP_THREADS)
             words[i] = 0;
     }
 
@@ -325,9 +354,9 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ void multiply_keys()
     {
-        int thread = thread_now(), own = thread % WARP, swizzle = own % 8;
-        int q_row = thread / 128 * BLOCK_Q + thread / WARP % 2 * WARP_ROWS + own % 16;
-        int k_row = thread / 64 % 2 * WARP_KEYS + own % 8 + own / 16 * 8;
+        int thread = thread_now(), own = thread & 31, swizzle = own % 8;
+        int q_row = (thread >> 7) * BLOCK_Q + (thread >> 5 & 1) * WARP_ROWS + own % 16;
+        int k_row = (thread >> 6 & 1) * WARP_KEYS + own % 8 + own / 16 * 8;
         uint32_t q = shared + at::q + q_row * at::pitch + ((own / 16 ^ swizzle) << 4);
         uint32_t k = slot_at(place.slot) + k_row * at::pitch + ((own / 8 % 2 ^ swizzle) << 4);
 #pragma unroll
@@ -412,7 +441,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             same &= decay[i] == 1;
             max[i] = next[i];
         }
-        float4 &sum = x.sum[threadIdx.x];
+        float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
         sum = {sum.x * decay[0], sum.y * decay[1], sum.z * decay[2], sum.w * decay[3]};
         if (__all_sync(ALL_LANES, same))
             return;
@@ -425,8 +454,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ void multiply_values(int step)
     {
-        int thread = thread_now(), own = thread % WARP;
-        int row = thread / 64 % 2 * WARP_KEYS + own % 16;
+        int thread = thread_now(), own = thread & 31;
+        int row = (thread >> 6 & 1) * WARP_KEYS + own % 16;
         uint32_t v = slot_at(place.slot) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
 #pragma unroll
         for (int d = 0; d < DIM / 16; d++) {
@@ -470,17 +499,19 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         return shared + at::x + (int)offsetof(exchange, told) + group() * 8;
     }
 
-    __device__ __forceinline__ account known(int r) const
+    /* What is known of a row after visit n. */
+    __device__ __forceinline__ account known(int row, int n) const
     {
-        float4 a = x.known[2 * r][threadIdx.x], b = {0, 0, 0, 0};
-        b = x.known[2 * r + 1][threadIdx.x];
+        const float4(*at)[BLOCK_Q] = x.known[group()][n & 1];
+        float4 a = at[0][row], b = at[1][row];
         return {a.x, {a.y, a.z}, a.w, b.x, b.y, b.z, b.w};
     }
 
-    __device__ __forceinline__ void know(int r, const account &a)
+    __device__ __forceinline__ void know(int row, int n, const account &a)
     {
-        x.known[2 * r][threadIdx.x] = {a.max, a.half[0], a.half[1], a.kept};
-        x.known[2 * r + 1][threadIdx.x] = {a.skipped, a.kappa, a.learned, a.top};
+        float4(*at)[BLOCK_Q] = x.known[group()][n & 1];
+        at[0][row] = {a.max, a.half[0], a.half[1], a.kept};
+        at[1][row] = {a.skipped, a.kappa, a.learned, a.top};
     }
 
     __device__ __forceinline__ decider<MODE> decider_now() const
@@ -494,35 +525,31 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ void start_accounts()
     {
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            know(r, {-INFINITY, {-INFINITY, -INFINITY}, 0, 0, 0, 0, 0});
+        int row = threadIdx.x % GROUP_THREADS;
+        if (row < BLOCK_Q)
+            know(row, -1, {-INFINITY, {-INFINITY, -INFINITY}, 0, 0, 0, 0, 0});
     }
 
-    /* Visit n as row r of this lane sees it; `counts`: the visit before was kept, and
-     * its sums are not in the account yet. */
-    __device__ __forceinline__ row_visit look(int r, int n, int block, bool counts) const
+    /* Visit n as row r of this lane sees it; sums of the visit before, if that was kept, are
+     * not in the account yet. */
+    __device__ __forceinline__ row_visit look(int r, int n, int block) const
     {
         const decider<MODE> d = decider_now();
-        account a = known(r);
         int row = lane() + WARP * r;
-        if (MODE != WALK_EXACT && counts)
+        account a = known(row, n - 1);
+        if (MODE != WALK_EXACT && kept_last())
             d.count(a, row, (n - 1) % 2);
         return d.look(a, row, n % 2, (float)keys_of(block));
     }
 
-    /* The last visit, n, goes into the accounts: only now, under the next products. */
-    __device__ __forceinline__ void settle(int n)
+    __device__ __forceinline__ void settle(const row_visit &w, int r, int n, bool keep)
     {
-        int block = MODE == WALK_ESTIMATED ? block_of(n) : 0;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const row_visit w = look(r, n, block, kept & 2);
-            know(r, kept & 1 ? decider_now().after_keeping(w) : decider_now().after_skipping(w));
-        }
+        know(lane() + WARP * r, n,
+             keep ? decider_now().after_keeping(w) : decider_now().after_skipping(w));
     }
 
-    /* Whether this warp's decision block keeps visit n. */
+    /* Whether this warp's decision block keeps visit n. One warp for each row of a lane
+     * brings accounts up to date; they are asked for once all have told the next visit. */
     __device__ __forceinline__ bool decide(int n, int block)
     {
         float rest = x.rest ? __ldg(x.rest + (uint32_t)n) : RFA_NO_PREDICTION;
@@ -530,14 +557,17 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             n == 0 || isnan(x.limit[group()]) || (__ldg(x.flags + block) & RFA_BLOCK_ALWAYS_KEEP);
         opinion own = {0, 0, false};
         wait_for(told_at(), n % 2);
-#pragma unroll
+#pragma unroll(DIM <= AMPERE_NARROW ? 1 : 2)
         for (int r = 0; r < 2; r++)
-            decider_now().ask(look(r, n, block, kept & 1), own);
+            decider_now().ask(look(r, n, block), own);
         bool keep = rows() > 0 && (always || !decider_now().skips(own, n, x.visits, rest));
         keep = __any_sync(ALL_LANES, keep);
-        if (threadIdx.x % 128 == 0)
+        if (threadIdx.x % GROUP_THREADS == 0)
             x.keeps[n % 4][group()] = keep;
-        kept = 2 * kept + keep;
+        int r = thread_now() >> 5 & 3;
+        if (r < 2)
+            settle(look(r, n, block), r, n, keep);
+        remember(keep);
         return keep;
     }
 
@@ -559,7 +589,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     __device__ __forceinline__ volatile int *claim_of(int n) const
     {
-        return &x.claim[n % 2][thread_now() / WARP % 4];
+        return &x.claim[n % 2][thread_now() >> 5 & 3];
     }
 
     /* By one lane: whether its warp is the first to want its quarter of visit n's values. */
@@ -575,7 +605,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     {
         if (!__any_sync(ALL_LANES, lane() == 0 && claims(n)))
             return;
-        int block = block_of(n), row = thread_now() / WARP % 4 * 32;
+        int block = block_of(n), row = (thread_now() >> 5 & 3) * 32;
         const row_source &from = x.source[1];
         load_quarter<DIM>(slot_at(place.slot) + row * at::pitch,
                           from.first + ((int64_t)block * BLOCK_K + row) * from.pitch, from.pitch,
@@ -619,7 +649,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 #pragma unroll
         for (int step = 0; step < 4; step++)
             multiply_values(step);
-        float4 &sum = x.sum[threadIdx.x];
+        float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
         sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
     }
 
@@ -628,8 +658,6 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         int block = block_of(n);
         float top[4], part[4] = {0, 0, 0, 0};
         await_tile();
-        if (decides && n > 0)
-            settle(n - 1);
         multiply_keys();
         leave_tile(2 * n);
         mask_past_end(block);
@@ -647,7 +675,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             __syncwarp();
             if (lane() == 0)
                 arrive(told_at());
-            keeps = decide(n, block);
+            /* Wide: `block` would spill where masses are estimated; narrow: asking again would. */
+            keeps = decide(n, DIM > AMPERE_NARROW ? block_of(n) : block);
             if (keeps && !is_likely(n))
                 fetch_late(n);
         }
@@ -657,7 +686,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             keep(n, top, part);
             if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
                 tell_sums(n, part);
-            if (threadIdx.x % 128 == 0)
+            if (threadIdx.x % GROUP_THREADS == 0)
                 record(block_of(n));
         } else {
             await_tile(); /* else copies to come could overtake these */
@@ -757,8 +786,6 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ __forceinline__ void report()
     {
         float total = 0;
-        if (decides && x.visits > 0)
-            settle(x.visits - 1);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int row = lane() + WARP * r;
@@ -766,8 +793,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
             if (row >= rows())
                 continue;
             if (decides) {
-                account a = known(r);
-                if (MODE != WALK_EXACT && kept & 1)
+                account a = known(row, x.visits - 1);
+                if (MODE != WALK_EXACT && kept_last())
                     decider_now().count(a, row, (x.visits - 1) % 2);
                 recall = a.skipped == 0 ? 1 : a.kept / (a.kept + a.skipped);
             }
@@ -799,7 +826,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
         float sum[4];
         if (join_halves(raw, sum))
             write_rows(sum);
-        if (threadIdx.x % 128 < WARP)
+        if (threadIdx.x % GROUP_THREADS < WARP)
             report();
     }
 };
@@ -807,7 +834,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 } // namespace ampere
 
 #define AMPERE_KERNEL(name, type, dim, mode)                                                       \
-    extern "C" __global__ void __launch_bounds__(ampere::THREADS, 1)                               \
+    extern "C" __global__ void __launch_bounds__(ampere::layout<dim>::threads,                     \
+                                                 ampere::blocks_of(dim))                           \
         name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
