@@ -1,5 +1,5 @@
-/* Starts the kernels of ampere.cuh. */
-#include "ampere.h"
+/* Starts the kernels of ampere/. */
+#include "ampere/launch.h"
 
 #include "cuda_backend.h"
 

@@ -1,14 +1,15 @@
-/* What the kernels of ampere.cuh are made of: instructions with names, swizzled tiles
+/* What the kernels of attention.cuh are made of: instructions with names, swizzled tiles
  * in shared memory, and the ring in which tiles of keys and values take turns. */
 #ifndef RFA_CUDA_AMPERE_PIECES_CUH
 #define RFA_CUDA_AMPERE_PIECES_CUH
 
-#include "ampere.h"
-#include "numbers.cuh"
+#include "backends/cuda/numbers.cuh"
+
+#include "launch.h"
 
 #define RFA_RECIPROCAL(x) reciprocal_fast(x)
-#include "device.cuh"
-#include "tile.cuh"
+#include "backends/cuda/device.cuh"
+#include "backends/cuda/tile.cuh"
 
 namespace ampere
 {

@@ -1,4 +1,4 @@
-/* How the kernels of ampere.cuh are started. Grid: (ceil(len_q / rows), heads, batch), rows
+/* How the kernels of attention.cuh are started. Grid: (ceil(len_q / rows), heads, batch), rows
  * and threads those of the decision blocks that a block of threads holds. Shared memory: for
  * each decision block AMPERE_EXCHANGE_BYTES, q, and a ring of tiles of AMPERE_BLOCK_K
  * rows. Parameters: a cuda_call and, as an int, how many tiles the ring holds. */
