@@ -101,7 +101,7 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::visit(int n)
         weigh_all(next, part);
         tell_sums(n, part);
     }
-    bool keeps = rows() > 0;
+    bool keeps = has_rows || rows() > 0;
     if (decides) {
         __syncwarp();
         if (lane() == 0)
@@ -117,7 +117,7 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::visit(int n)
         keep(n, top, part);
         if (MODE == WALK_VOTE || MODE == WALK_ESTIMATED)
             tell_sums(n, part);
-        if (threadIdx.x % GROUP_THREADS == 0)
+        if (records && threadIdx.x % GROUP_THREADS == 0)
             record(block_of(n));
     } else {
         await_tile(); /* else copies to come could overtake these */
@@ -137,6 +137,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::run(char *raw)
     if (x.visits == 0)
         wait_copies<0>();
     __syncthreads(); /* decisions are clear */
+    if (!records)
+        record_all();
 #pragma unroll 1
     for (int n = 0; n < x.visits; n++)
         visit(n);

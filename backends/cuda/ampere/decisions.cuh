@@ -109,7 +109,8 @@ __device__ __forceinline__ bool walk<T, DIM, MODE>::decide(int n, int block)
 #pragma unroll(DIM <= AMPERE_NARROW ? 1 : 2)
     for (int r = 0; r < 2; r++)
         decider_now().ask(look(r, n, block), own);
-    bool keep = rows() > 0 && (always || !decider_now().skips(own, n, x.visits, rest));
+    bool keep =
+        (has_rows || rows() > 0) && (always || !decider_now().skips(own, n, x.visits, rest));
     keep = __any_sync(ALL_LANES, keep);
     if (threadIdx.x % GROUP_THREADS == 0)
         x.keeps[n % 4][group()] = keep;

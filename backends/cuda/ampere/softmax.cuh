@@ -55,9 +55,9 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::find_tops(float (&top)[4]) c
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        top[i] = -INFINITY;
+        top[i] = larger(score[i / 2][0][i % 2 * 2], score[i / 2][0][i % 2 * 2 + 1]);
 #pragma unroll
-        for (int n = 0; n < 8; n++)
+        for (int n = 1; n < 8; n++)
             top[i] =
                 larger(top[i], larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
         top[i] = quad_max(top[i]);
@@ -106,9 +106,11 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::rescale(const float (&next)[
         same &= decay[i] == 1;
         max[i] = next[i];
     }
+    if (!decides && __all_sync(ALL_LANES, same))
+        return;
     float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
     sum = {sum.x * decay[0], sum.y * decay[1], sum.z * decay[2], sum.w * decay[3]};
-    if (__all_sync(ALL_LANES, same))
+    if (decides && __all_sync(ALL_LANES, same)) /* sooner, it would spill */
         return;
 #pragma unroll
     for (int i = 0; i < DIM; i++) {

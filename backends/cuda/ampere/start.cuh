@@ -56,7 +56,7 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::describe()
     for (int g = 0; g < GROUPS; g++) {
         int block = first_row() / BLOCK_Q + g;
         x.rows[g] = (int)smaller(BLOCK_Q, s.len_q - first_row() - g * BLOCK_Q);
-        x.kept[g] = 0;
+        x.kept[g] = records || x.rows[g] <= 0 ? 0 : x.visits;
         if (decides)
             x.limit[g] = x.rows[g] > 0 && c.dense_rows[n * c.blocks_q + block]
                              ? NAN
@@ -98,6 +98,17 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::clear_decisions()
     for (int64_t i = threadIdx.x % GROUP_THREADS; words && i < ceil_div(c.blocks_k, 32);
          i += GROUP_THREADS)
         words[i] = 0;
+}
+
+/* Every visit is kept. */
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::record_all()
+{
+    uint32_t *words = rows() > 0 ? decision_words() : nullptr;
+    for (int n = threadIdx.x % GROUP_THREADS; words && n < x.visits; n += GROUP_THREADS) {
+        int block = block_of(n);
+        atomicOr(words + block / 32, 1u << block % 32);
+    }
 }
 
 } // namespace ampere

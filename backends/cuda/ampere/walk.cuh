@@ -13,6 +13,10 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     using exchange = ampere::exchange<at::groups>;
     static constexpr int GROUPS = at::groups, ROWS = at::rows, THREADS = at::threads;
     static constexpr bool decides = MODE != WALK_DENSE;
+    /* What is kept is written down visit by visit; else at once. (Wide: that would spill.) */
+    static constexpr bool records = decides || DIM > AMPERE_NARROW;
+    /* A block of threads without rows visits nothing, but a decision block may have none. */
+    static constexpr bool has_rows = GROUPS == 1;
 
     const cuda_call &c;
     uint32_t shared; /* its address */
@@ -109,6 +113,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ void start_barriers();
     __device__ uint32_t *decision_words() const;
     __device__ void clear_decisions();
+    __device__ void record_all();
 
     /* ---- loads.cuh ---- */
 
