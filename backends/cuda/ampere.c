@@ -15,8 +15,10 @@ static int rows_of(const cuda_variant *v)
 
 static size_t shared_bytes(const cuda_variant *v, int tiles)
 {
+    size_t exchange =
+        v->walk == CUDA_WALK_DENSE ? AMPERE_DENSE_EXCHANGE_BYTES : AMPERE_EXCHANGE_BYTES;
     size_t rows = (size_t)(rows_of(v) + tiles * AMPERE_BLOCK_K);
-    return rows * (size_t)v->width * 2 + (size_t)groups_of(v) * AMPERE_EXCHANGE_BYTES;
+    return rows * (size_t)v->width * 2 + (size_t)groups_of(v) * exchange;
 }
 
 /* Blocks of threads that a multiprocessor takes. */

@@ -152,7 +152,7 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::run(char *raw)
 } // namespace ampere
 
 #define AMPERE_KERNEL(name, type, dim, mode)                                                       \
-    extern "C" __global__ void __launch_bounds__(ampere::layout<dim>::threads,                     \
+    extern "C" __global__ void __launch_bounds__(ampere::groups_of(dim) * ampere::GROUP_THREADS,   \
                                                  ampere::blocks_of(dim))                           \
         name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \

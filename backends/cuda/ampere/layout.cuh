@@ -23,30 +23,36 @@ constexpr int groups_of(int dim)
 /* Shared by all warps. */
 template <int GROUPS> struct exchange {
     uint64_t full[AMPERE_MOST_TILES], free[AMPERE_MOST_TILES]; /* by slot of the ring */
-    uint64_t told[GROUPS]; /* a decision block's warps have told what they saw */
-    uint64_t late[2];      /* by parity of the visit: values fetched late */
-    int claim[2][4];       /* by parity, quarter of a tile: 2 (visit + 1) + parity of `late` */
-    int keeps[4][GROUPS];  /* by the last bits of the visit */
-    int kept[GROUPS];
-    bool kept_last[GROUPS * GROUP_THREADS]; /* as each thread knows it */
-    tally seen[GROUPS];
-    float4 known[GROUPS][2][2][BLOCK_Q]; /* by parity of the visit, half: accounts of rows */
-    float4 sum[GROUPS * GROUP_THREADS];  /* of a thread's own four rows, over its own columns */
-    float limit[GROUPS];                 /* NaN: keeps everything */
-    int rows[GROUPS];                    /* that exist */
-    int visits, slots;                   /* slots: of the ring */
+    float4 sum[GROUPS * GROUP_THREADS]; /* of a thread's own four rows, over its own columns */
     cuda_sequence sequence;
     row_source source[2]; /* keys, values: from the first row of the sequence on */
     const int32_t *list;  /* the visit group's */
     const float *rest;    /* or NULL */
     const uint8_t *flags; /* of key blocks */
+    int kept[GROUPS];
+    int rows[GROUPS];  /* that exist */
+    int visits, slots; /* slots: of the ring */
+
+    /* For decisions. Where all is kept there is no room from here on. */
+    float4 known[GROUPS][2][2][BLOCK_Q]; /* by parity of the visit, half: accounts of rows */
+    tally seen[GROUPS];
+    uint64_t told[GROUPS]; /* a decision block's warps have told what they saw */
+    uint64_t late[2];      /* by parity of the visit: values fetched late */
+    int claim[2][4];       /* by parity, quarter of a tile: 2 (visit + 1) + parity of `late` */
+    int keeps[4][GROUPS];  /* by the last bits of the visit */
+    bool kept_last[GROUPS * GROUP_THREADS]; /* as each thread knows it */
+    float limit[GROUPS];                    /* NaN: keeps everything */
 };
 
-template <int DIM> struct layout : tile_layout<DIM> {
+template <int DIM, bool DECIDES> struct layout : tile_layout<DIM> {
     static constexpr int groups = groups_of(DIM), rows = groups * BLOCK_Q,
                          threads = groups * GROUP_THREADS;
-    static constexpr int x = 0, q = groups * AMPERE_EXCHANGE_BYTES, ring = q + rows * DIM * 2;
-    static_assert(sizeof(exchange<groups>) <= q, "the host counts shared memory");
+    static constexpr int x = 0,
+                         q = groups *
+                             (DECIDES ? AMPERE_EXCHANGE_BYTES : AMPERE_DENSE_EXCHANGE_BYTES),
+                         ring = q + rows * DIM * 2;
+    static_assert((DECIDES ? sizeof(exchange<groups>) : offsetof(exchange<groups>, known)) <= q,
+                  "the host counts shared memory");
 };
 
 } // namespace ampere

@@ -18,6 +18,8 @@ __device__ __forceinline__ walk<T, DIM, MODE>::walk(const cuda_call &call, char 
         x.slots = ring_slots;
         describe();
         start_barriers();
+        if (decides)
+            start_deciding();
     }
     __syncthreads();
 #pragma unroll
@@ -25,7 +27,8 @@ __device__ __forceinline__ walk<T, DIM, MODE>::walk(const cuda_call &call, char 
         max[i] = -INFINITY;
     }
     x.sum[threadIdx.x] = {0, 0, 0, 0};
-    remember(false);
+    if (decides)
+        remember(false);
 #pragma unroll
     for (int i = 0; i < DIM; i++)
         out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
@@ -72,6 +75,11 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::start_barriers()
         start_barrier(&x.full[i], THREADS);
         start_barrier(&x.free[i], THREADS / WARP);
     }
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::start_deciding()
+{
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
         start_barrier(&x.told[g], 4);

@@ -9,10 +9,10 @@ namespace ampere
 {
 
 template <class T, int DIM, walk_mode MODE> struct walk {
-    using at = layout<DIM>;
+    static constexpr bool decides = MODE != WALK_DENSE;
+    using at = layout<DIM, decides>;
     using exchange = ampere::exchange<at::groups>;
     static constexpr int GROUPS = at::groups, ROWS = at::rows, THREADS = at::threads;
-    static constexpr bool decides = MODE != WALK_DENSE;
     /* What is kept is written down visit by visit; else at once. (Wide: that would spill.) */
     static constexpr bool records = decides || DIM > AMPERE_NARROW;
     /* A block of threads without rows visits nothing, but a decision block may have none. */
@@ -111,6 +111,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ walk(const cuda_call &call, char *raw, int ring_slots);
     __device__ void describe();
     __device__ void start_barriers();
+    __device__ void start_deciding();
     __device__ uint32_t *decision_words() const;
     __device__ void clear_decisions();
     __device__ void record_all();
