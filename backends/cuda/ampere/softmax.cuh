@@ -100,14 +100,16 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::rescale(const float (&next)[
     float decay[4];
     bool same = true;
 #pragma unroll
+    for (int i = 0; i < 4; i++)
+        same &= max[i] == next[i];
+    if (!decides && __all_sync(ALL_LANES, same))
+        return;
+#pragma unroll
     for (int i = 0; i < 4; i++) {
         float reference = next[i] == -INFINITY ? 0 : next[i];
         decay[i] = exp2_fast((max[i] - reference) * factor());
-        same &= decay[i] == 1;
         max[i] = next[i];
     }
-    if (!decides && __all_sync(ALL_LANES, same))
-        return;
     float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
     sum = {sum.x * decay[0], sum.y * decay[1], sum.z * decay[2], sum.w * decay[3]};
     if (decides && __all_sync(ALL_LANES, same)) /* sooner, it would spill */
