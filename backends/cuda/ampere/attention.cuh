@@ -86,12 +86,15 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::keep(int n, const float (&to
 template <class T, int DIM, walk_mode MODE>
 __device__ __forceinline__ void walk<T, DIM, MODE>::visit(int n)
 {
-    int block = block_of(n);
+    int block = records ? block_of(n) : 0; /* else once in a walk, so read where it is wanted */
     float top[4], part[4] = {0, 0, 0, 0};
     await_tile();
     multiply_keys();
     leave_tile(2 * n);
-    mask_past_end(block);
+    if (records)
+        mask_past_end(block);
+    else if (n == x.ragged)
+        mask_past_end(block_of(n));
     find_tops(top);
     if (decides)
         tell_tops(n, top);
@@ -136,6 +139,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::run(char *raw)
         load(i, i);
     if (x.visits == 0)
         wait_copies<0>();
+    if (!records)
+        find_ragged();
     __syncthreads(); /* decisions are clear */
     if (!records)
         record_all();

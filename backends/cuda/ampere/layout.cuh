@@ -32,6 +32,7 @@ template <int GROUPS> struct exchange {
     int kept[GROUPS];
     int rows[GROUPS];  /* that exist */
     int visits, slots; /* slots: of the ring */
+    int ragged;        /* the visit of the block in which the keys end, or -1 */
 
     /* For decisions. Where all is kept there is no room from here on. */
     float4 known[GROUPS][2][2][BLOCK_Q]; /* by parity of the visit, half: accounts of rows */

@@ -63,21 +63,22 @@ __device__ __forceinline__ bool walk<T, DIM, MODE>::is_likely(int n) const
     return any;
 }
 
-/* Tile i: keys of visit i / 2, or its values if they are likely to be wanted. */
+/* Tile i: keys of visit i / 2, or its values if they are likely to be wanted. By shifts, as
+ * in walk.cuh. */
 template <class T, int DIM, walk_mode MODE>
 __device__ __forceinline__ void walk<T, DIM, MODE>::load(int i, int slot)
 {
-    int n = i / 2;
+    int n = i >> 1;
     if (n >= x.visits)
         return;
-    if (i % 2 == 0 || is_likely(n)) {
-        const row_source &from = x.source[i % 2];
+    if ((i & 1) == 0 || is_likely(n)) {
+        const row_source &from = x.source[i & 1];
         int block = block_of(n);
         load_tile<DIM, BLOCK_K, THREADS>(slot_at(slot),
                                          from.first + (int64_t)block * BLOCK_K * from.pitch,
                                          from.pitch, keys_of(block), from.chunks, thread_now());
     }
-    arrive_after_copies(full_at(slot));
+    arrive_after_copies(records ? full_at(slot) : uniform(full_at(slot)));
 }
 
 template <class T, int DIM, walk_mode MODE>

@@ -25,6 +25,12 @@ __device__ __forceinline__ float warp_sum(float x)
     return x;
 }
 
+/* What all lanes of a warp hold; the compiler may then keep it in a uniform register. */
+__device__ __forceinline__ uint32_t uniform(uint32_t x)
+{
+    return __shfl_sync(ALL_LANES, x, 0);
+}
+
 /* Of four numbers the one that this lane of a quad speaks for. */
 __device__ __forceinline__ float own_of_quad(const float (&x)[4], int lane)
 {
@@ -130,7 +136,8 @@ __device__ __forceinline__ void arrive(uint32_t barrier)
                  : "memory");
 }
 
-/* Once this thread's copies so far have landed. */
+/* Once this thread's copies so far have landed. The instruction wants a uniform register: an
+ * address of which the compiler does not know that it is uniform costs a loop over the lanes'. */
 __device__ __forceinline__ void arrive_after_copies(uint32_t barrier)
 {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");

@@ -53,6 +53,7 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::describe()
     x.rest = c.list_rest ? c.list_rest + entry : nullptr;
     x.flags = c.key_flags + n * c.blocks_k;
     x.visits = 0;
+    x.ragged = -1;
     if (first_row() < s.len_q)
         x.visits = c.list_count[head_index() * c.groups + group_of_visits];
 #pragma unroll
@@ -106,6 +107,14 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::clear_decisions()
     for (int64_t i = threadIdx.x % GROUP_THREADS; words && i < ceil_div(c.blocks_k, 32);
          i += GROUP_THREADS)
         words[i] = 0;
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::find_ragged()
+{
+    for (int n = threadIdx.x % GROUP_THREADS; n < x.visits; n += GROUP_THREADS)
+        if (keys_of(block_of(n)) < BLOCK_K)
+            x.ragged = n;
 }
 
 /* Every visit is kept. */

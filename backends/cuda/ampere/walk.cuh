@@ -13,7 +13,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     using at = layout<DIM, decides>;
     using exchange = ampere::exchange<at::groups>;
     static constexpr int GROUPS = at::groups, ROWS = at::rows, THREADS = at::threads;
-    /* What is kept is written down visit by visit; else at once. (Wide: that would spill.) */
+    /* Visit by visit it is written down what is kept, and asked whether the keys end here; else
+     * both is done once, before the first visit. (Wide, that would spill.) */
     static constexpr bool records = decides || DIM > AMPERE_NARROW;
     /* A block of threads without rows visits nothing, but a decision block may have none. */
     static constexpr bool has_rows = GROUPS == 1;
@@ -114,6 +115,7 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ void start_deciding();
     __device__ uint32_t *decision_words() const;
     __device__ void clear_decisions();
+    __device__ void find_ragged();
     __device__ void record_all();
 
     /* ---- loads.cuh ---- */
