@@ -17,7 +17,9 @@
  * Order: keys and values of the visits take slots of the ring in turn. Every warp loads its
  * share of a tile and waits on two barriers a slot: all shares have landed, all warps are
  * done with what was there. Whoever is ahead can get up to a tile further, so that the softmax
- * of one warp runs under the products of another. A walk that decides loads values ahead only
+ * of one warp runs under the products of another. To head dim 64 a warp's own exponentials, of
+ * 16 keys at a time, take turns with the products of those keys' values, where its decisions do
+ * not need the sums first (exact masses). A walk that decides loads values ahead only
  * if somebody kept the visit before the last, which in the default order is the neighbour;
  * whoever keeps a visit whose values are not there fetches them, once for all.
  *
@@ -29,10 +31,12 @@
  *
  * Tried and lost, with the figures of docs/performance.md: the two decision blocks in opposite
  * phases, a barrier of all threads between, the halves of the keys sharing their maxima;
- * exponentials between the products of the values, or between those of the visit before (head
- * dim 64); loads a tile later; a warp that only loads (no registers: a ninth warp leaves 168
- * to each thread of all); two decision blocks a block of threads at head dim 64; accounts of
- * every warp's own, brought up to date under the next products.
+ * exponentials between the products of the values with two decision blocks a block of threads
+ * (with one they win) or between those of the visit before (head dim 64); weights computed 16
+ * keys ahead of their products (head dim 64: no faster); loads a tile later; a warp that only
+ * loads (no registers: a ninth warp leaves 168 to each thread of all); two decision blocks a
+ * block of threads at head dim 64; accounts of every warp's own, brought up to date under the
+ * next products.
  */
 #ifndef RFA_CUDA_AMPERE_ATTENTION_CUH
 #define RFA_CUDA_AMPERE_ATTENTION_CUH
@@ -72,13 +76,19 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::keep(int n, const float (&to
 {
     float next[4];
     find_next(top, next);
-    if (MODE != WALK_EXACT)
+    if (MODE != WALK_EXACT && !interleaves)
         weigh_all(next, part);
     rescale(next);
     await_values(n);
+    float offset[4];
+    if (interleaves)
+        find_offsets(next, offset);
 #pragma unroll
-    for (int step = 0; step < 4; step++)
+    for (int step = 0; step < 4; step++) {
+        if (interleaves)
+            weigh(step, offset, part);
         multiply_values(step);
+    }
     float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
     sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
 }

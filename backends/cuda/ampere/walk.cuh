@@ -16,6 +16,8 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     /* Visit by visit it is written down what is kept, and asked whether the keys end here; else
      * both is done once, before the first visit. (Wide, that would spill.) */
     static constexpr bool records = decides || DIM > AMPERE_NARROW;
+    /* Exponentials take turns with the products of the values. (Wide, that would spill.) */
+    static constexpr bool interleaves = MODE != WALK_EXACT && DIM <= AMPERE_NARROW;
     /* A block of threads without rows visits nothing, but a decision block may have none. */
     static constexpr bool has_rows = GROUPS == 1;
 
