@@ -1,12 +1,43 @@
-/* Starts the kernels of ampere.cuh. */
-#include "ampere.h"
+/* Starts the kernels of ampere/. */
+#include "ampere/launch.h"
 
 #include "cuda_backend.h"
 
+static int groups_of(const cuda_variant *v)
+{
+    return v->width <= AMPERE_NARROW ? AMPERE_NARROW_GROUPS : AMPERE_WIDE_GROUPS;
+}
+
+static int rows_of(const cuda_variant *v)
+{
+    return groups_of(v) * AMPERE_BLOCK_Q;
+}
+
 static size_t shared_bytes(const cuda_variant *v, int tiles)
 {
-    int rows = AMPERE_ROWS + tiles * AMPERE_BLOCK_K;
-    return (size_t)rows * (size_t)v->width * 2 + AMPERE_EXCHANGE_BYTES;
+    size_t exchange =
+        v->walk == CUDA_WALK_DENSE ? AMPERE_DENSE_EXCHANGE_BYTES : AMPERE_EXCHANGE_BYTES;
+    size_t rows = (size_t)(rows_of(v) + tiles * AMPERE_BLOCK_K);
+    return rows * (size_t)v->width * 2 + (size_t)groups_of(v) * exchange;
+}
+
+/* Blocks of threads that a multiprocessor takes. */
+static int blocks_at_once(const cuda_variant *v, const cuda_state *state, int tiles)
+{
+    const size_t own = 1024; /* of every block and of the multiprocessor */
+    int most = v->width <= AMPERE_NARROW ? AMPERE_NARROW_BLOCKS : 1;
+    return (int)cuda_min(
+        most, (int64_t)(((size_t)state->shared_memory + own) / (shared_bytes(v, tiles) + own)));
+}
+
+/* More blocks at once are worth more than a longer ring. */
+static int tiles_of(const cuda_variant *v, const cuda_state *state)
+{
+    int tiles = AMPERE_MOST_TILES;
+    while (tiles > AMPERE_FEWEST_TILES &&
+           blocks_at_once(v, state, tiles) < blocks_at_once(v, state, AMPERE_FEWEST_TILES))
+        tiles--;
+    return tiles;
 }
 
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
@@ -19,13 +50,11 @@ rfa_status cuda_ampere_launch(const cuda_variant *v, const cuda_state *state, CU
                               const rfa_problem *p, const cuda_call *call, rfa_error *err)
 {
     cuda_call own = *call;
-    int tiles = AMPERE_MOST_TILES;
-    while (tiles > AMPERE_FEWEST_TILES && shared_bytes(v, tiles) > (size_t)state->shared_memory)
-        tiles--;
+    int tiles = tiles_of(v, state);
     void *parameters[] = {&own, &tiles};
-    CUresult result =
-        state->driver->LaunchKernel(kernel, (unsigned)cuda_ceil_div(p->len_q, AMPERE_ROWS),
-                                    (unsigned)p->heads_q, (unsigned)p->batch, AMPERE_THREADS, 1, 1,
-                                    (unsigned)shared_bytes(v, tiles), p->stream, parameters, NULL);
+    CUresult result = state->driver->LaunchKernel(
+        kernel, (unsigned)cuda_ceil_div(p->len_q, rows_of(v)), (unsigned)p->heads_q,
+        (unsigned)p->batch, (unsigned)(groups_of(v) * AMPERE_GROUP_THREADS), 1, 1,
+        (unsigned)shared_bytes(v, tiles), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);
 }

@@ -9,7 +9,7 @@
  *   layout.c        workspace: one function sizes it and places what is in it
  *   run.c           a call: which kernels, in which order
  *   variants.c      the attention kernels: which one takes a problem
- *   ampere.c        how those of ampere.cuh start
+ *   ampere.c        how those of ampere/ start
  *   hopper.c        how those of hopper/ start
  *   call.h          what kernels are given
  *
@@ -18,8 +18,7 @@
  *   lists.cuh       how visit lists are made
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)
- *   ampere.cuh      attention in the common case, by mma.sync; ampere_decide.cuh its decisions,
- *                   ampere_pieces.cuh its instructions, tiles and barriers
+ *   ampere/         attention in the common case, by mma.sync
  *   hopper/         attention by the instructions that only Hopper has
  *   counts.cu       rfa_counts
  *   merge.cu        partial results

@@ -1,14 +1,15 @@
-/* What the kernels of ampere.cuh are made of: instructions with names, swizzled tiles
+/* What the kernels of attention.cuh are made of: instructions with names, swizzled tiles
  * in shared memory, and the ring in which tiles of keys and values take turns. */
 #ifndef RFA_CUDA_AMPERE_PIECES_CUH
 #define RFA_CUDA_AMPERE_PIECES_CUH
 
-#include "ampere.h"
-#include "numbers.cuh"
+#include "backends/cuda/numbers.cuh"
+
+#include "launch.h"
 
 #define RFA_RECIPROCAL(x) reciprocal_fast(x)
-#include "device.cuh"
-#include "tile.cuh"
+#include "backends/cuda/device.cuh"
+#include "backends/cuda/tile.cuh"
 
 namespace ampere
 {
@@ -22,6 +23,12 @@ __device__ __forceinline__ float warp_sum(float x)
     for (int step = 1; step < WARP; step *= 2)
         x += __shfl_xor_sync(ALL_LANES, x, step);
     return x;
+}
+
+/* What all lanes of a warp hold; the compiler may then keep it in a uniform register. */
+__device__ __forceinline__ uint32_t uniform(uint32_t x)
+{
+    return __shfl_sync(ALL_LANES, x, 0);
 }
 
 /* Of four numbers the one that this lane of a quad speaks for. */
@@ -129,7 +136,8 @@ __device__ __forceinline__ void arrive(uint32_t barrier)
                  : "memory");
 }
 
-/* Once this thread's copies so far have landed. */
+/* Once this thread's copies so far have landed. The instruction wants a uniform register: an
+ * address of which the compiler does not know that it is uniform costs a loop over the lanes'. */
 __device__ __forceinline__ void arrive_after_copies(uint32_t barrier)
 {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");

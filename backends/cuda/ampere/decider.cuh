@@ -1,13 +1,13 @@
-/* Decisions of the kernels of ampere.cuh: what a visit means to the 64 rows of a
+/* Decisions of the kernels of attention.cuh: what a visit means to the 64 rows of a
  * decision block, and whether the rule skips it.
  *
  * Each of the decision block's four warps decides for itself, from the same numbers in
  * the same order, so no warp waits for another's answer. A lane answers for two rows; what
  * it knows of them is in shared memory, because there are no registers left for it. */
-#ifndef RFA_CUDA_AMPERE_DECIDE_CUH
-#define RFA_CUDA_AMPERE_DECIDE_CUH
+#ifndef RFA_CUDA_AMPERE_DECIDER_CUH
+#define RFA_CUDA_AMPERE_DECIDER_CUH
 
-#include "ampere_pieces.cuh"
+#include "pieces.cuh"
 
 namespace ampere
 {

@@ -1,4 +1,4 @@
-#include "ampere.cuh"
+#include "attention.cuh"
 
 AMPERE_KERNELS(rfa_ampere_bf16_64, __nv_bfloat16, 64)
 AMPERE_KERNELS(rfa_ampere_bf16_128, __nv_bfloat16, 128)

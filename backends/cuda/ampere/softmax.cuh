@@ -1,0 +1,144 @@
+/* The arithmetic of a visit of attention.cuh: scores, weights, values. */
+#ifndef RFA_CUDA_AMPERE_SOFTMAX_CUH
+#define RFA_CUDA_AMPERE_SOFTMAX_CUH
+
+#include "walk.cuh"
+
+namespace ampere
+{
+
+/* ---- Scores ---------------------------------------------------------------------------------- */
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::multiply_keys()
+{
+    int thread = thread_now(), own = thread & 31, swizzle = own % 8;
+    int q_row = (thread >> 7) * BLOCK_Q + (thread >> 5 & 1) * WARP_ROWS + own % 16;
+    int k_row = (thread >> 6 & 1) * WARP_KEYS + own % 8 + own / 16 * 8;
+    uint32_t q = shared + at::q + q_row * at::pitch + ((own / 16 ^ swizzle) << 4);
+    uint32_t k = slot_at(place.slot) + k_row * at::pitch + ((own / 8 % 2 ^ swizzle) << 4);
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        score[i / 32][i / 4 % 8][i % 4] = 0;
+#pragma unroll
+    for (int step = 0; step < DIM / 16; step++) {
+        uint32_t a[2][4], b[4];
+        uint32_t mix = (step * 2 % 8) << 4, far = step / 4 * 128;
+        load_matrices_at(a[0], (q ^ mix) + far);
+        load_matrices_at(a[1], (q ^ mix) + far + 16 * at::pitch);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            load_matrices_at(b, (k ^ mix) + far + n * 16 * at::pitch);
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                multiply_add(score[m][2 * n], a[m], b[0], b[1], T());
+                multiply_add(score[m][2 * n + 1], a[m], b[2], b[3], T());
+            }
+        }
+    }
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::mask_past_end(int block)
+{
+    int keys = keys_of(block) - half_keys() * WARP_KEYS - lane() % 4 * 2;
+    if (keys + lane() % 4 * 2 >= WARP_KEYS)
+        return;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        if (i / 4 % 8 * 8 + i % 2 >= keys)
+            score[i / 32][i / 4 % 8][i % 4] = -INFINITY;
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::find_tops(float (&top)[4]) const
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        top[i] = larger(score[i / 2][0][i % 2 * 2], score[i / 2][0][i % 2 * 2 + 1]);
+#pragma unroll
+        for (int n = 1; n < 8; n++)
+            top[i] =
+                larger(top[i], larger(score[i / 2][n][i % 2 * 2], score[i / 2][n][i % 2 * 2 + 1]));
+        top[i] = quad_max(top[i]);
+    }
+}
+
+/* ---- Softmax and values ---------------------------------------------------------------------- */
+
+/* Of 16 keys: scores become exp(S - m'), rounded; sums of this thread's columns. */
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::weigh(int step, const float (&offset)[4],
+                                                          float (&part)[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            const float *pair = &score[i / 2][2 * step + n][i % 2 * 2];
+            float a = exp2_fast(fmaf(pair[0], factor(), -offset[i]));
+            float b = exp2_fast(fmaf(pair[1], factor(), -offset[i]));
+            part[i] += a + b;
+            weight[step][i / 2][i % 2 + 2 * n] = pack(a, b, T());
+        }
+    }
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::find_offsets(const float (&next)[4],
+                                                                 float (&offset)[4]) const
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        offset[i] = (next[i] == -INFINITY ? 0 : next[i]) * factor();
+}
+
+/* What is there already is brought to the new maxima. */
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::rescale(const float (&next)[4])
+{
+    float decay[4];
+    bool same = true;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        same &= max[i] == next[i];
+    if (!decides && __all_sync(ALL_LANES, same))
+        return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float reference = next[i] == -INFINITY ? 0 : next[i];
+        decay[i] = exp2_fast((max[i] - reference) * factor());
+        max[i] = next[i];
+    }
+    float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
+    sum = {sum.x * decay[0], sum.y * decay[1], sum.z * decay[2], sum.w * decay[3]};
+    if (decides && __all_sync(ALL_LANES, same)) /* sooner, it would spill */
+        return;
+#pragma unroll
+    for (int i = 0; i < DIM; i++) {
+        int m = i / (DIM / 2), e = i % 4;
+        out[m][i / 4 % (DIM / 8)][e] *= decay[m * 2 + e / 2];
+    }
+}
+
+template <class T, int DIM, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, MODE>::multiply_values(int step)
+{
+    int thread = thread_now(), own = thread & 31;
+    int row = (thread >> 6 & 1) * WARP_KEYS + own % 16;
+    uint32_t v = slot_at(place.slot) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
+#pragma unroll
+    for (int d = 0; d < DIM / 16; d++) {
+        uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128, b[4];
+        load_matrices_transposed_at(b, (v ^ mix) + far + step * 16 * at::pitch);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            multiply_add(out[m][2 * d], weight[step][m], b[0], b[1], T());
+            multiply_add(out[m][2 * d + 1], weight[step][m], b[2], b[3], T());
+        }
+    }
+}
+
+} // namespace ampere
+
+#endif
