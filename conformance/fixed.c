@@ -355,6 +355,12 @@ static void infinite_row_votes(conformance_case *c)
     draw_as(c, 0xedb32f3a09ef3c71, SIZE_SMALL);
 }
 
+/* Finite scores are something, also of a row that saw +inf: blasst at lambda 0 keeps them. */
+static void finite_after_infinity(conformance_case *c)
+{
+    draw_as(c, 0xd90c00bcbfab4f7d, SIZE_SMALL);
+}
+
 /* A pooled row that is not finite says nothing about the order. */
 static void infinity_in_predicted(conformance_case *c)
 {
@@ -440,6 +446,7 @@ static const struct {
     CASE(nan_in_values),
     CASE(nan_row_sees_nothing),
     CASE(infinite_row_votes),
+    CASE(finite_after_infinity),
     CASE(infinity_in_predicted),
     CASE(everything_kept_by_ranges),
     CASE(everything_at_once),

@@ -32,6 +32,15 @@ __device__ __forceinline__ float larger(float x, float y)
     return z;
 }
 
+constexpr float LARGEST = 3.402823466e38f; /* finite number */
+
+/* What a vote is told of a row whose largest score is `top`, `above` an earlier one: -inf, which
+ * means that the row has nothing in the block, not where that is but relative to +inf. */
+__device__ __forceinline__ float above_if_any(float top, float above)
+{
+    return above < -LARGEST && top >= -LARGEST ? -LARGEST : above;
+}
+
 /* Over the four lanes of a quad, that hold one row. */
 __device__ __forceinline__ float quad_sum(float x)
 {

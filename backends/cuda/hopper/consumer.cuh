@@ -6,9 +6,6 @@
 #include "softmax.cuh"
 #include "wgmma.cuh"
 
-/* Below any score: where nothing was kept yet. (-inf - -inf would be NaN.) */
-constexpr float largest = 3.402823466e38f;
-
 constexpr float ln_2 = 0.693147180559945309f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
@@ -165,6 +162,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         for (int r = 0; r < 2; r++) {
             float above =
                 energy ? fmaf(top[r], factor, -offset[r]) * ln_2 : (top[r] - level[r]) * p.scale;
+            above = above_if_any(top[r], above);
             skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
         }
         return group_all(GROUP_BARRIER + group, 128, skip);
@@ -252,7 +250,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            skipped[r] = fminf(skipped[r] + mass[r], largest);
+            skipped[r] = fminf(skipped[r] + mass[r], LARGEST);
     }
 
     /* ---- One visit ----
@@ -302,7 +300,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         for (int r = 0; r < 2; r++) {
             const auto before = memory(r).before;
             decay[r] = exp2_fast(before.offset - offset[r]);
-            if (!keep && before.offset > -largest) {
+            if (!keep && before.offset > -LARGEST) {
                 mass[r] *= exp2_fast(offset[r] - before.offset);
                 offset[r] = before.offset;
                 sum[r] = before.sum;
@@ -437,7 +435,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         share = 1.f / (float)(rows > 0 ? rows : 1);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            offset[r] = level[r] = -largest;
+            offset[r] = level[r] = -LARGEST; /* below any score; -inf - -inf would be NaN */
             sum[r] = skipped[r] = 0;
             if (mode == WALK_ESTIMATED)
                 memory(r).estimate = {0, 0};
