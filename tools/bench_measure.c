@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "conformance/check.h"
 #include "src/problem.h"
@@ -185,19 +184,6 @@ static rfa_status prove(bench_job *job, const bench_variant *variant, bench_row 
     return status;
 }
 
-/* OpenMP's threads spin for some time after a call (16 ms under libgomp on Sapphire
- * Rapids), on the cores that the other process is about to be timed on. */
-static bool shares_cores(const bench_job *job)
-{
-    return job->peer && rfa_context_device(job->ctx).device_type == kDLCPU;
-}
-
-static void let_threads_sleep(void)
-{
-    const struct timespec enough = {.tv_nsec = 100 * 1000 * 1000};
-    nanosleep(&enough, NULL);
-}
-
 /* Outputs as a model would ask for: out alone. */
 static rfa_status time_variant(bench_job *job, const bench_variant *variant, bench_row *row,
                                double *seconds, rfa_error *err)
@@ -207,9 +193,6 @@ static rfa_status time_variant(bench_job *job, const bench_variant *variant, ben
     args.k = device_tensor_there(&job->tensors.k);
     args.v = device_tensor_there(&job->tensors.v);
     args.out = device_tensor_there(&job->tensors.out);
-    /* The peer's helper also begins with a call that wakes its threads. */
-    if (shares_cores(job))
-        (void)rfa_attention(job->ctx, &args);
     return bench_time_calls(job->ctx, job->timer, &args, row->calls, seconds,
                             &row->host_times[row->rounds], err);
 }
@@ -221,8 +204,6 @@ static rfa_status time_row(bench_job *job, int index, bench_row *row, double *se
                            rfa_error *err)
 {
     int variants = job->request->variant_count;
-    if (shares_cores(job))
-        let_threads_sleep();
     if (index < variants)
         return time_variant(job, &job->request->variants[index], row, seconds, err);
     return bench_peer_time(job->peer, index - variants, row->calls, seconds, err);
