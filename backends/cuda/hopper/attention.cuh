@@ -17,10 +17,10 @@
  *
  * Weights are 2^(score factor - offset), with a row's offset the largest score of some earlier
  * visit, not of this one. So nobody looks for maxima unless a decision needs them, and the output
- * need not be scaled. If a row's weights come out too large, as on the first visit, the warpgroup
- * computes the visit's scores again, raises the offsets to the maxima and goes on. Offsets are part
- * of no decision: the rule's shares do not change with them. They move at the same visits in every
- * walk, which is what makes never skipping equal dense bit for bit. Sums run in a fixed order
+ * need not be scaled. If a row's weights come out too large, the warpgroup computes the visit's
+ * scores again, raises the offsets to the maxima, as on the first visit, and goes on. Offsets are
+ * part of no decision: the rule's shares do not change with them. They move at the same visits in
+ * every walk, which is what makes never skipping equal dense bit for bit. Sums run in a fixed order
  * everywhere: repeated runs give the same bits.
  *
  * Handing over, by visit n: `wanted` when the first warpgroup keeps it or the last skips it, upon
@@ -49,10 +49,12 @@
  * V loaded always, ahead: none either. What follows a visit before, not under, the next one's
  * product: recall with exact masses 10 to 15 % slower.
  *
- * What limits it: dense, power and tensor cores (88 % busy). With exact masses and nearly all
- * skipped a visit takes a warp 3,100 cycles, of which its scores 800, its 64 exponentials 1,280 (14
- * each; 8 at the pipe's rate), the sums and the barrier between the warps 350, the decision 200:
- * tensor cores and exponentials are busy 54 % each. So latency, in three warps a scheduler.
+ * Scores as two halves of 64 keys, one's exponentials under the other's product: all walks 5 to 20 %
+ * slower. Weights computed, or the next scores started, before a decision is known, on the guess
+ * that it is as the one before: slower, the latter most where it guesses well.
+ *
+ * What limits it: power, dense and with half of the blocks kept; else latency in three warps a
+ * scheduler. docs/performance.md has the cycles.
  */
 #ifndef RFA_HOPPER_ATTENTION_CUH
 #define RFA_HOPPER_ATTENTION_CUH
