@@ -49,8 +49,8 @@
  * V loaded always, ahead: none either. What follows a visit before, not under, the next one's
  * product: recall with exact masses 10 to 15 % slower.
  *
- * Scores as two halves of 64 keys, one's exponentials under the other's product: all walks 5 to 20 %
- * slower. Weights computed, or the next scores started, before a decision is known, on the guess
+ * Scores as two halves of 64 keys, one's exponentials under the other's product: all walks 5 to 20
+ * % slower. Weights computed, or the next scores started, before a decision is known, on the guess
  * that it is as the one before: slower, the latter most where it guesses well.
  *
  * What limits it: power, dense and with half of the blocks kept; else latency in three warps a
