@@ -15,30 +15,19 @@
 
 enum { RFA_HOST_ALIGNMENT = 256, RFA_HOST_HUGE_PAGE = 2 << 20 };
 
-/* Attention walks through more small pages than processors remember the places of. */
-static inline void rfa_host_prefer_huge_pages(void *data, size_t size)
+static inline rfa_status rfa_host_alloc_aligned(size_t step, size_t size, void **data,
+                                                rfa_error *err)
 {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    (void)madvise(data, size, MADV_HUGEPAGE); /* without them it works as well */
-#else
-    (void)data;
-    (void)size;
-#endif
+    *data = NULL;
+    if (size <= SIZE_MAX - step)
+        *data = aligned_alloc(step, (size + step - 1) / step * step);
+    return *data ? RFA_OK : rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", size);
 }
 
 static inline rfa_status rfa_host_alloc(void *state, size_t size, void **data, rfa_error *err)
 {
-    const bool large = size >= 2 * (size_t)RFA_HOST_HUGE_PAGE;
-    const size_t step = large ? RFA_HOST_HUGE_PAGE : RFA_HOST_ALIGNMENT;
     (void)state;
-    *data = NULL;
-    if (size <= SIZE_MAX - step)
-        *data = aligned_alloc(step, (size + step - 1) / step * step);
-    if (!*data)
-        return rfa_fail(err, RFA_OUT_OF_MEMORY, "no memory for %zu bytes", size);
-    if (large)
-        rfa_host_prefer_huge_pages(*data, size);
-    return RFA_OK;
+    return rfa_host_alloc_aligned(RFA_HOST_ALIGNMENT, size, data, err);
 }
 
 static inline void rfa_host_free(void *state, void *data)
@@ -84,6 +73,19 @@ typedef struct rfa_host_workspace {
     size_t size;
 } rfa_host_workspace;
 
+/* Attention walks through more small pages than processors remember the places of. The wish
+ * outlives the memory where that goes back to the heap, so it is for workspace, which seldom
+ * does, and for no other. */
+static inline void rfa_host_prefer_huge_pages(void *data, size_t size)
+{
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    (void)madvise(data, size, MADV_HUGEPAGE); /* without them it works as well */
+#else
+    (void)data;
+    (void)size;
+#endif
+}
+
 static inline rfa_status rfa_host_workspace_take(rfa_host_workspace *own, size_t size, void **data,
                                                  rfa_error *err)
 {
@@ -91,9 +93,13 @@ static inline rfa_status rfa_host_workspace_take(rfa_host_workspace *own, size_t
     if (size > own->size) {
         free(own->data); /* first: there may not be room for both */
         own->size = 0;
-        status = rfa_host_alloc(NULL, size, &own->data, err);
+        const bool large = size >= 2 * (size_t)RFA_HOST_HUGE_PAGE;
+        const size_t step = large ? RFA_HOST_HUGE_PAGE : RFA_HOST_ALIGNMENT;
+        status = rfa_host_alloc_aligned(step, size, &own->data, err);
         if (status == RFA_OK)
             own->size = size;
+        if (status == RFA_OK && large)
+            rfa_host_prefer_huge_pages(own->data, size);
     }
     *data = own->data;
     return status;

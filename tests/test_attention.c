@@ -116,6 +116,22 @@ static void one_dominant_key(const char *backend)
     tiny_destroy(&t);
 }
 
+/* Values next to the largest number, and a maximum that rises a little from one block to the next:
+ * weights are never much above 1. */
+static void large_values(const char *backend)
+{
+    tiny t;
+    tiny_create(&t, backend, 1, 4, 1, 1, 1);
+    tiny_values(&t, 4, (const float[]){1e38f, 1e38f, 1e38f, 1e38f});
+    t.args.order = RFA_ORDER_RASTER;
+    tensor_floats(t.q)[0] = 1;
+    memcpy(tensor_floats(t.k), (const float[]){0, -60, 4.9f, -60}, 4 * sizeof(float));
+    tiny_run(&t);
+    cr_expect_float_eq(tensor_floats(t.out)[0] / 1e38f, 1, 1e-5f, "%g",
+                       (double)tensor_floats(t.out)[0]);
+    tiny_destroy(&t);
+}
+
 static void causal(const char *backend)
 {
     tiny t;
@@ -544,6 +560,7 @@ static void packs_are_separate(const char *backend)
 ON_BOTH(one_key)
 ON_BOTH(equal_keys)
 ON_BOTH(one_dominant_key)
+ON_BOTH(large_values)
 ON_BOTH(causal)
 ON_BOTH(grouped_heads)
 ON_BOTH(scale_replaces_the_default)

@@ -36,7 +36,7 @@ INLINE vector exp_2_fraction(vector f)
     return y * f + 1.0f;
 }
 
-/* Has all of x before whatever follows. */
+/* Keeps the compiler from interleaving: all of x is computed before what follows. */
 #if defined(__AVX512F__)
 #define IN_VECTOR_REGISTER "+v"
 #else

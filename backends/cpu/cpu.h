@@ -87,7 +87,7 @@ typedef struct cpu_scratch {
     float *rows, *factor;               /* a decision block's output, row by row; 1 / l */
     float *row;                         /* one row of anything */
     float *max, *log_sum, *kappa;       /* rows' state, by lane of the group */
-    float *offset;                      /* what the next are relative to, see kernels.h */
+    float *offset;                      /* of sum, log_sum and skipped: kernels.h */
     double *sum, *skipped;              /* l and s */
     int32_t *kappa_count;               /* how many blocks taught kappa */
     cpu_block *block;                   /* by decision block */

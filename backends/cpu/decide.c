@@ -142,8 +142,10 @@ void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scra
         float a = scratch->block_max[i], *max = &scratch->max[block->lane + i];
         double *skipped = &scratch->skipped[block->lane + i], mass = (double)scratch->mass[i];
         float *offset = &scratch->offset[block->lane + i];
-        if (a > *max && *max == -(float)INFINITY)
-            *max = *offset = a; /* nothing is relative to it yet */
+        if (a > *max && *max == -(float)INFINITY) { /* nothing is relative to it yet */
+            *max = a;
+            *offset = scratch->reference[i];
+        }
         if (scratch->reference[i] > *offset && *offset > -(float)INFINITY)
             mass *= exp((double)scratch->reference[i] - (double)*offset);
         *skipped += mass;

@@ -27,8 +27,10 @@
 #endif
 /* Entries that the register tiles of kernels_f32.c reach beyond those asked for. */
 #define CPU_SLACK 8
-/* How far scores may be above the offset of their row. */
-#define CPU_LAG 5.0f
+/* How far above a row's maximum its offset is put, for maxima to rise without it: 8 ln 2, so that
+ * the maximum's weight is 2^-8 and bf16 holds it exactly. (The weight of a higher maximum that
+ * comes later is rounded as all are: a row of one dominant key is then off by that rounding.) */
+#define CPU_HEADROOM 5.54517744f
 
 /* q, k or v of one head: `dim` elements a row, rows `stride` elements apart. */
 typedef struct cpu_rows {
@@ -75,8 +77,8 @@ typedef struct cpu_kernels {
     /* The largest score of each lane; NaN if it has a NaN. */
     void (*maxima)(const float *scores, int32_t count, int32_t lanes, float scale, float *max);
 
-    /* Weights are relative to offsets, which lag behind the maxima: an offset stays as long as
-     * no score is more than CPU_LAG above it, so that outputs seldom decay. reference = the
+    /* Weights are relative to offsets, which are ahead of the maxima: an offset stays as long as
+     * no score is above it, so that outputs seldom decay. reference = the
      * offset once the block is kept, 0 instead of -inf (as -inf - -inf would be NaN), NaN where
      * there is one; decay = exp(offset - reference). By lane, as what follows. */
     void (*compare_maxima)(const float *offset, const float *block_max, int32_t lanes,
@@ -104,9 +106,9 @@ typedef struct cpu_kernels {
     /* to = row, rounded to dtype. */
     void (*store)(const float *row, int32_t dim, rfa_dtype dtype, char *to);
 
-    /* y = exp(x), x <= CPU_LAG or NaN; may be the same array. Like weights, off by at most 1.1
-     * units in the last place, and by 3.1 + 1.25 |x| in kernels_bf16.c; 0 where that is
-     * below 1e-34 (some weights not before 1e-38). */
+    /* y = exp(x), x <= 0 (or above by a rounding) or NaN; may be the same array. Like weights, off
+     * by at most 1.1 units in the last place, and by 3.1 + 1.25 |x| in kernels_bf16.c; 0 where that
+     * is below 1e-34 (some weights not before 1e-38). */
     void (*exponentials)(const float *x, int32_t n, float *y);
 } cpu_kernels;
 

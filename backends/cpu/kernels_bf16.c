@@ -265,7 +265,7 @@ static void scores(const void *keys, cpu_block_sizes sizes, const void *q, int32
     product(a, q, lanes, false, scores_);
 }
 
-/* Lanes whose maximum did not move, most of them after a while, are left alone. */
+/* Lanes whose offset did not move, most of them after a while, are left alone. */
 static void decay_panel(const float *decay, int32_t rows, int32_t width, float *out)
 {
     for (int32_t lane = 0; lane < width; lane += VECTOR) {

@@ -148,7 +148,7 @@ INLINE float larger(float m, float a)
 /* The offset after a block of maximum a. */
 INLINE float moved(float offset, float a)
 {
-    float next = a > offset + CPU_LAG ? a : offset;
+    float next = a > offset ? a + CPU_HEADROOM : offset;
     return a == a ? next : a;
 }
 

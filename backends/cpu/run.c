@@ -104,10 +104,12 @@ static bool take_task(const cpu_job *job, int64_t first_head, int64_t heads, cpu
 static int64_t cost_of_block(const cpu_job *job, const cpu_task *task)
 {
     const cpu_result *results = cpu_results_of(job, task->batch, task->head, task->group);
-    int64_t cost = 0;
-    for (int64_t i = task->begin; i < task->end; i++)
+    int64_t cost = 0, blocks = 0;
+    for (int64_t i = task->begin; i < task->end; i++) {
         cost += results[i].visited + results[i].kept;
-    return cost / (task->end - task->begin);
+        blocks += results[i].rows > 0;
+    }
+    return blocks ? cost / blocks : -1; /* a part may lie past the sequence's end */
 }
 
 static void attend_tasks(const cpu_job *job, int64_t first_head, int64_t heads)
@@ -120,8 +122,9 @@ static void attend_tasks(const cpu_job *job, int64_t first_head, int64_t heads)
     while (take_task(job, first_head, heads, &task)) {
         int64_t head = task.batch * job->p->heads_q + task.head - first_head;
         cpu_attend(job, task, &scratch);
-        atomic_store_explicit(&job->layout.turn[head].cost, cost_of_block(job, &task),
-                              memory_order_relaxed);
+        int64_t cost = cost_of_block(job, &task);
+        if (cost >= 0)
+            atomic_store_explicit(&job->layout.turn[head].cost, cost, memory_order_relaxed);
     }
     if (job->kernels->leave)
         job->kernels->leave();
