@@ -114,7 +114,7 @@ static bool row_tainted(const block_check *b, int32_t r)
  * 16 steps, where other arithmetic rounds them. */
 static double logit_errors(const block_check *b)
 {
-    return 8 + (double)b->p->dim / 16;
+    return b->p->dtype == RFA_F32 ? 8 : 8 + (double)b->p->dim / 16;
 }
 
 static void check_lse(block_check *b, int32_t r, double e)

@@ -85,6 +85,14 @@ static void add_spikes(const conformance_case *c, int tensor, int64_t row, doubl
         add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 25), values);
 }
 
+static void add_cliff(const conformance_case *c, int tensor, int64_t row, double *values)
+{
+    if (tensor == CASE_Q)
+        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 83.5), values);
+    else if (row >= c->total_k / 2)
+        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 83.5), values);
+}
+
 static void plant_nonfinite(const conformance_case *c, int tensor, int64_t batch, int64_t head,
                             int64_t row, double *values)
 {
@@ -110,6 +118,7 @@ static double size_of_rows(const conformance_case *c, int tensor)
     bool logits = tensor != CASE_V;
     switch (c->data) {
     case DATA_HUGE: return logits ? size_for_logits(c, 1000) : 10;
+    case DATA_CLIFF: return logits ? size_for_logits(c, 1e-3) : 1;
     case DATA_TINY: return logits ? size_for_logits(c, 1e-3) : 1e-3;
     case DATA_ZERO: return tensor == CASE_Q ? 0 : 1;
     case DATA_CLUSTERS:
@@ -130,6 +139,8 @@ static void shape_logits(const conformance_case *c, int tensor, int64_t row, dou
         add_spikes(c, tensor, row, values);
     if (c->data == DATA_DOMINANT)
         add_dominant(c, tensor, row, values);
+    if (c->data == DATA_CLIFF)
+        add_cliff(c, tensor, row, values);
 }
 
 void case_row(const conformance_case *c, int tensor, int64_t batch, int64_t head, int64_t row,

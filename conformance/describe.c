@@ -69,9 +69,9 @@ static void add_order(line *l, const conformance_case *c)
 
 void conformance_describe(const conformance_case *c, char *text, size_t size)
 {
-    static const char *const contents[] = {"normal", "huge",     "tiny",     "dominant",
-                                           "equal",  "zero",     "clusters", "sinks",
-                                           "spikes", "constant", "nonfinite"};
+    static const char *const contents[] = {"normal", "huge",     "tiny",      "dominant",
+                                           "equal",  "zero",     "clusters",  "sinks",
+                                           "spikes", "constant", "nonfinite", "cliff"};
     line l = {text, size, 0};
     text[0] = '\0';
     add_shape(&l, c);

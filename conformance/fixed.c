@@ -361,6 +361,17 @@ static void finite_after_infinity(conformance_case *c)
     draw_as(c, 0xd90c00bcbfab4f7d, SIZE_SMALL);
 }
 
+/* Estimated masses next to the largest f32, relative to what was seen before. */
+static void cliff_of_estimates(conformance_case *c)
+{
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->len_q = 64;
+    c->len_k = 256;
+    c->order = RFA_ORDER_RASTER;
+    c->mass = RFA_MASS_ESTIMATED;
+    c->data = DATA_CLIFF;
+}
+
 /* A pooled row that is not finite says nothing about the order. */
 static void infinity_in_predicted(conformance_case *c)
 {
@@ -447,6 +458,7 @@ static const struct {
     CASE(nan_row_sees_nothing),
     CASE(infinite_row_votes),
     CASE(finite_after_infinity),
+    CASE(cliff_of_estimates),
     CASE(infinity_in_predicted),
     CASE(everything_kept_by_ranges),
     CASE(everything_at_once),

@@ -11,16 +11,17 @@ typedef enum conformance_size { SIZE_SMALL, SIZE_MEDIUM, SIZE_LARGE } conformanc
 
 typedef enum case_data {
     DATA_NORMAL,
-    DATA_HUGE,     /* logits of some thousand */
-    DATA_TINY,     /* logits near 0 */
-    DATA_DOMINANT, /* one key has nearly all mass */
-    DATA_EQUAL,    /* all keys alike: everything ties */
-    DATA_ZERO,     /* all queries 0 */
-    DATA_CLUSTERS, /* tokens look at tokens of their own scene */
-    DATA_SINKS,    /* the first keys draw much of the mass */
-    DATA_SPIKES,   /* keys far above the others, one in 24 */
-    DATA_CONSTANT, /* all of v alike: so must be all of out */
-    DATA_NONFINITE /* one row of q, k or v holds a NaN or an infinity */
+    DATA_HUGE,      /* logits of some thousand */
+    DATA_TINY,      /* logits near 0 */
+    DATA_DOMINANT,  /* one key has nearly all mass */
+    DATA_EQUAL,     /* all keys alike: everything ties */
+    DATA_ZERO,      /* all queries 0 */
+    DATA_CLUSTERS,  /* tokens look at tokens of their own scene */
+    DATA_SINKS,     /* the first keys draw much of the mass */
+    DATA_SPIKES,    /* keys far above the others, one in 24 */
+    DATA_CONSTANT,  /* all of v alike: so must be all of out */
+    DATA_NONFINITE, /* one row of q, k or v holds a NaN or an infinity */
+    DATA_CLIFF      /* logits of the later half of the keys are 83 to 84 above the others' */
 } case_data;
 
 /* How a tensor lies in memory. */

@@ -8,8 +8,8 @@
 constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int WARP = 32;
 
-/* Off by a unit in the last place, and 0 for what is next to infinity or subnormal: of masses,
- * such reach a decision at recalls next to 0 alone. As RFA_RECIPROCAL of the fast kernels. */
+/* Off by a unit in the last place, and 0 for what is next to infinity or subnormal: who divides
+ * by masses keeps them from that. As RFA_RECIPROCAL of the fast kernels. */
 __device__ __forceinline__ float reciprocal_fast(float x)
 {
     float y;
@@ -34,8 +34,9 @@ __device__ __forceinline__ float larger(float x, float y)
 
 constexpr float LARGEST = 3.402823466e38f; /* finite number */
 
-/* What a vote is told of a row whose largest score is `top`, `above` an earlier one: -inf, which
- * means that the row has nothing in the block, not where that is but relative to +inf. */
+/* What a vote is told of a row whose largest score `top` is `above` an earlier one. -inf tells it
+ * that the row has nothing in the block; a finite score relative to +inf must not look like that.
+ */
 __device__ __forceinline__ float above_if_any(float top, float above)
 {
     return above < -LARGEST && top >= -LARGEST ? -LARGEST : above;

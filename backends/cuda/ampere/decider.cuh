@@ -153,7 +153,7 @@ template <walk_mode MODE> struct decider {
         if (w.reference > reference)
             mass *= exp2_fast((w.reference - reference) * factor);
         /* Only recalls next to 0 come near this; an infinity would turn into NaN. */
-        a.skipped = fminf(a.skipped + mass, 3.402823466e38f);
+        a.skipped = fminf(a.skipped + mass, LARGEST);
         return a;
     }
 };

@@ -47,11 +47,9 @@
  * Tried and lost: pairs of thread blocks that load half of every K tile for both (no gain
  * over one block of 192 rows). Warpgroups that take turns to start their products: no difference.
  * V loaded always, ahead: none either. What follows a visit before, not under, the next one's
- * product: recall with exact masses 10 to 15 % slower.
- *
- * Scores as two halves of 64 keys, one's exponentials under the other's product: all walks 5 to 20
- * % slower. Weights computed, or the next scores started, before a decision is known, on the guess
- * that it is as the one before: slower, the latter most where it guesses well.
+ * product: recall with exact masses 10 to 15 % slower. Scores as two halves of 64 keys, one's
+ * exponentials under the other's product: all walks 5 to 20 % slower. Weights computed, or the next
+ * scores started, before a decision is known, on the guess that it is as the one before: slower.
  *
  * What limits it: power, dense and with half of the blocks kept; else latency in three warps a
  * scheduler. docs/performance.md has the cycles.

@@ -33,7 +33,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     float level[2]; /* energy: ln sum; blasst and estimated masses: max over kept keys, unscaled */
 
     ring<HOPPER_K_STAGES> stage; /* of this visit's keys */
-    bool keys_ready;             /* the next visit's */
+    bool keys_ready = false;     /* the next visit's */
 
     float score[64]; /* then weights; then, two in one, in the first half, those of the products */
     float out[out_registers];
@@ -129,7 +129,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             sum[r] *= decay[r];
-            skipped[r] *= decay[r];
+            if (measures)
+                skipped[r] *= decay[r];
         }
     }
 
@@ -168,11 +169,13 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         return group_all(GROUP_BARRIER + group, 128, skip);
     }
 
-    /* What a row says to skipping: a veto is more than any budget. */
+    /* What a row says to skipping: a veto is more than any budget. A mass that is far too large,
+     * which estimates may be, is one: the reciprocal of a sum next to the largest number is 0. */
     __device__ __forceinline__ void ask_row(int r, float mass, float &lost, float &spent)
     {
         rfa_row_share share = rfa_share_of_row(at.rule, sum[r], skipped[r], mass);
-        lost += exists(r) ? share.veto ? 1e9f : share.lost : 0.f;
+        bool veto = share.veto | !(mass <= 0x1p100f);
+        lost += exists(r) ? veto ? 1e9f : share.lost : 0.f;
         spent += exists(r) ? share.spent : 0.f;
     }
 
@@ -256,8 +259,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     /* ---- One visit ----
      *
      * Weights are computed relative to offsets that lag behind the maxima, which saves looking
-     * for these. Where they turn out too large, and on the first visit, all is done again from
-     * the scores on, relative to maxima. */
+     * for these. Where they turn out too large all is done again from the scores on, relative to
+     * maxima, and so is the first visit at once. */
 
     /* The weights are in the place of the scores. */
     __device__ __forceinline__ verdict visit_exact(float (&mass)[2], uint32_t listed, bool again,

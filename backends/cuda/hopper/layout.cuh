@@ -42,7 +42,7 @@ enum { LIST_BARRIER = 1, GROUP_BARRIER = 2 };
 /* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
 constexpr uint32_t KEEP = 1u << 29, ALL_KEEP = 7 * KEEP, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
 
-/* The one after the last visit is read, and means nothing. */
+/* Those after the last visit mean nothing. */
 struct __align__(16) visit_entry
 {
     uint32_t block; /* and flags */
