@@ -46,6 +46,9 @@ static void place_shared(cpu_layout *l, const rfa_problem *p, bool list_only, pl
     }
 }
 
+/* Key blocks of a decision block that is worth a thread of its own: a tenth of a millisecond. */
+enum { WORTH_A_THREAD = 16 };
+
 /* Enough pairs at a time that threads seldom wait at the end of a wave. */
 #define WAVE_GROUPS 32 /* a thread */
 
@@ -137,7 +140,10 @@ rfa_status cpu_layout_of(cpu_layout *l, const cpu_state *state, const rfa_proble
     l->group_blocks = cpu_min(p->visit_q / p->block_q, p->blocks_q);
     at.overflow = __builtin_mul_overflow(p->batch, p->heads_q, &l->groups) ||
                   __builtin_mul_overflow(l->groups, p->groups, &l->groups);
-    l->threads = (int32_t)cpu_min(state->threads, l->groups > 0 ? l->groups : 1);
+    bool few = !at.overflow && l->groups < state->threads;
+    bool parts = few && !list_only && p->blocks_k >= WORTH_A_THREAD;
+    int64_t tasks = parts ? l->groups * l->group_blocks : l->groups;
+    l->threads = (int32_t)cpu_min(state->threads, tasks > 0 ? tasks : 1);
 
     place_shared(l, p, list_only, &at);
     if (!list_only)
