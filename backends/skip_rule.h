@@ -1,9 +1,9 @@
 /* The skip rule, once for every backend.
  *
  * Plain enough for C11, CUDA C++, HIP C++ and OpenCL C. It holds no
- * exponentials: a backend brings each row's masses to a common scale (its new
- * running max m' = max(m, a)) in the way that suits its hardware and asks here
- * what follows. Sources: BLASST (arXiv 2512.12087), DynSparse (arXiv
+ * exponentials: a backend brings each row's masses to a common scale (such as
+ * its new running max m' = max(m, a)) in the way that suits its hardware and
+ * asks here what follows. Sources: BLASST (arXiv 2512.12087), DynSparse (arXiv
  * 2606.16317); the rule `recall` is this project's own, docs/how-it-works.md
  * proves what it promises.
  *
@@ -87,6 +87,14 @@ RFA_RULE_FN int rfa_knob_valid(int kind, int scaled, RFA_REAL knob)
  * a: the row's max in this block; m: its running max before; lse: m + ln l.
  * All natural logs. */
 
+/* `a` as a vote may be told it where all is relative to `m` instead: a - m, but -inf, which says
+ * that the row has nothing in the block, only if `a` itself is that, not where m is +inf. */
+RFA_RULE_FN RFA_REAL rfa_above_if_any(RFA_REAL a, RFA_REAL above)
+{
+    const RFA_REAL largest = (RFA_REAL)3.402823466e38f;
+    return above < -largest && a >= -largest ? -largest : above;
+}
+
 RFA_RULE_FN int rfa_row_votes_skip(rfa_skip_rule rule, RFA_REAL a, RFA_REAL m, RFA_REAL lse)
 {
     RFA_REAL reference = rule.kind == RFA_SKIP_BLASST ? (m > a ? m : a) : lse;
@@ -102,7 +110,7 @@ RFA_RULE_FN int rfa_row_votes_skip(rfa_skip_rule rule, RFA_REAL a, RFA_REAL m, R
 /* ---- recall: shares of the row's mass, averaged over the block's rows ---------
  *
  * l, s, u: kept mass, skipped mass and this block's mass of one row, all
- * relative to the row's m' = max(m, a). A row that has no mass at all adds 0. */
+ * to one common scale, such as the row's m' = max(m, a). A row that has no mass at all adds 0. */
 
 typedef struct rfa_row_share {
     RFA_REAL lost;  /* u / (l + s + u): what skipping this block would lose */

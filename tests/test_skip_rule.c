@@ -82,6 +82,17 @@ Test(skip_rule, blasst_edges)
     cr_expect_not(rfa_row_votes_skip(all, 1, 1, 0), "equal is not below");
 }
 
+Test(skip_rule, finite_scores_after_infinity_are_something)
+{
+    cr_expect_eq(rfa_above_if_any(-3, -5), -5);
+    cr_expect_eq(rfa_above_if_any(-INFINITY, -INFINITY), -INFINITY, "nothing there");
+    float above = rfa_above_if_any(2, -INFINITY); /* relative to a maximum of +inf */
+    cr_expect(above < -1e38f && above > -INFINITY);
+    cr_expect_not(rfa_row_votes_skip(rule_of(RFA_SKIP_BLASST, -INFINITY), above, 0, 0));
+    cr_expect(rfa_row_votes_skip(rule_of(RFA_SKIP_BLASST, -5), above, 0, 0));
+    cr_expect(isnan(rfa_above_if_any(2, NAN)));
+}
+
 Test(skip_rule, energy_votes_by_the_running_lse)
 {
     rfa_skip_rule rule = rule_of(RFA_SKIP_ENERGY, -3);

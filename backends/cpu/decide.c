@@ -59,9 +59,7 @@ static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_
         float a = scratch->block_max[i];
         /* A row that met a NaN has one as its maximum, and here as the difference. */
         float above = a == -(float)INFINITY && max[i] == max[i] ? a : a - origin[i];
-        if (above < -FLT_MAX && a > -(float)INFINITY)
-            above = -FLT_MAX; /* a row that saw +inf; -inf would mean that nothing is here */
-        if (!rfa_row_votes_skip(rule, above, 0, log_sum[i]))
+        if (!rfa_row_votes_skip(rule, rfa_above_if_any(a, above), 0, log_sum[i]))
             return false;
     }
     return true;

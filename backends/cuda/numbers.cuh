@@ -34,14 +34,6 @@ __device__ __forceinline__ float larger(float x, float y)
 
 constexpr float LARGEST = 3.402823466e38f; /* finite number */
 
-/* What a vote is told of a row whose largest score `top` is `above` an earlier one. -inf tells it
- * that the row has nothing in the block; a finite score relative to +inf must not look like that.
- */
-__device__ __forceinline__ float above_if_any(float top, float above)
-{
-    return above < -LARGEST && top >= -LARGEST ? -LARGEST : above;
-}
-
 /* Over the four lanes of a quad, that hold one row. */
 __device__ __forceinline__ float quad_sum(float x)
 {

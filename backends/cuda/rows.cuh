@@ -67,7 +67,7 @@ __device__ __forceinline__ bool row_votes_skip(rfa_skip_rule rule, const row_sta
     /* Relative to m, which keeps digits that m + ln l would round away. */
     float above = visit.top == -INFINITY && row.max == row.max ? visit.top : visit.top - row.max;
     float log_sum = rule.kind == RFA_SKIP_ENERGY ? logf(row.sum) : 0;
-    return rfa_row_votes_skip(rule, above_if_any(visit.top, above), 0, log_sum);
+    return rfa_row_votes_skip(rule, rfa_above_if_any(visit.top, above), 0, log_sum);
 }
 
 /* Whether the rule skips the block, by all threads. `there`: which of the two

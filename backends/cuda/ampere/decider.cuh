@@ -95,7 +95,7 @@ template <walk_mode MODE> struct decider {
                           ? w.all_top
                           : (w.all_top - w.row.max) * scale;
         float lse = rule.kind == RFA_SKIP_ENERGY ? __logf(w.row.kept) : 0;
-        return !w.exists || rfa_row_votes_skip(rule, above_if_any(w.all_top, above), 0, lse);
+        return !w.exists || rfa_row_votes_skip(rule, rfa_above_if_any(w.all_top, above), 0, lse);
     }
 
     __device__ __forceinline__ bool by_votes() const

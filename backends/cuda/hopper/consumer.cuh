@@ -163,7 +163,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         for (int r = 0; r < 2; r++) {
             float above =
                 energy ? fmaf(top[r], factor, -offset[r]) * ln_2 : (top[r] - level[r]) * p.scale;
-            above = above_if_any(top[r], above);
+            above = rfa_above_if_any(top[r], above);
             skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
         }
         return group_all(GROUP_BARRIER + group, 128, skip);
