@@ -96,10 +96,11 @@ static inline rfa_status rfa_host_workspace_take(rfa_host_workspace *own, size_t
         const bool large = size >= 2 * (size_t)RFA_HOST_HUGE_PAGE;
         const size_t step = large ? RFA_HOST_HUGE_PAGE : RFA_HOST_ALIGNMENT;
         status = rfa_host_alloc_aligned(step, size, &own->data, err);
-        if (status == RFA_OK)
+        if (status == RFA_OK) {
             own->size = size;
-        if (status == RFA_OK && large)
-            rfa_host_prefer_huge_pages(own->data, size);
+            if (large)
+                rfa_host_prefer_huge_pages(own->data, size);
+        }
     }
     *data = own->data;
     return status;

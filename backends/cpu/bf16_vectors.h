@@ -200,18 +200,6 @@ INLINE bool any_but_one(vector x)
     return vmaxvq_u32((uint32x4_t)(x != 1.0f)) != 0;
 }
 
-/* 2^x for x up to 1, within 3.1 units in the last place; NaN for NaN. */
-INLINE vector exp_2(vector x)
-{
-    const words keep = ~(words)(x < EXP_2_ZERO);
-    /* Zero for those, whose exponents would not fit. */
-    vector within = (vector)((words)x & keep);
-    vector floor = (vector)vrndmq_f32((float32x4_t)within);
-    words exponent = (words)vcvtq_s32_f32((float32x4_t)floor) + 127u;
-    vector y = exp_2_fraction(within - floor) * (vector)(exponent << 23);
-    return (vector)((words)y & keep);
-}
-
 INLINE vector fraction_of(vector x)
 {
     const words keep = ~(words)(x < EXP_2_ZERO);
@@ -226,6 +214,12 @@ INLINE vector times_power(vector y, vector x)
     vector floor = (vector)vrndmq_f32((float32x4_t)((words)x & keep));
     words exponent = (words)vcvtq_s32_f32((float32x4_t)floor) + 127u;
     return (vector)((words)(y * (vector)(exponent << 23)) & keep);
+}
+
+/* 2^x for x up to 1, within 3.1 units in the last place; NaN for NaN. */
+INLINE vector exp_2(vector x)
+{
+    return times_power(exp_2_fraction(fraction_of(x)), x);
 }
 
 INLINE uint32_t flush_tiny(void)

@@ -31,8 +31,10 @@ rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool 
 
 void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    job->kernels->compare_maxima(scratch->offset + block->lane, scratch->block_max,
-                                 job->layout.lanes, scratch->reference, scratch->decay);
+    const int32_t lanes = job->layout.lanes;
+    job->kernels->compare_maxima(scratch->offset + block->lane, scratch->block_max, lanes,
+                                 scratch->reference, scratch->decay);
+    job->kernels->exponentials(scratch->decay, lanes, scratch->decay);
 }
 
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)

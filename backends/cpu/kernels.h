@@ -78,13 +78,14 @@ typedef struct cpu_kernels {
     void (*maxima)(const float *scores, int32_t count, int32_t lanes, float scale, float *max);
 
     /* Weights are relative to offsets, which are ahead of the maxima: an offset stays as long as
-     * no score is above it, so that outputs seldom decay. reference = the
-     * offset once the block is kept, 0 instead of -inf (as -inf - -inf would be NaN), NaN where
-     * there is one; decay = exp(offset - reference). By lane, as what follows. */
+     * no score is above it, so that outputs seldom decay. reference = the offset once the block
+     * is kept, 0 instead of -inf (as -inf - -inf would be NaN), NaN where there is one; decay =
+     * offset - reference, of which the exponential is still to be taken. By lane, as what
+     * follows. */
     void (*compare_maxima)(const float *offset, const float *block_max, int32_t lanes,
                            float *reference, float *decay);
-    /* After a kept block: max = the larger of both, the offset that compare_maxima meant,
-     * sum = sum decay + mass, skipped decays. */
+    /* After a kept block, with exp of that decay: max = the larger of both, the offset that
+     * compare_maxima meant, sum = sum decay + mass, skipped decays. */
     void (*keep_rows)(const float *block_max, const float *decay, const float *mass, int32_t lanes,
                       float *max, float *offset, double *sum, double *skipped);
 

@@ -462,13 +462,6 @@ static void exponentials(const float *x, int32_t n, float *y)
         *(vector *)(y + i) = exp_2(*(const vector *)(x + i) * same(1.44269504f));
 }
 
-static void compare_maxima(const float *restrict offset, const float *restrict block_max,
-                           int32_t lanes, float *restrict reference, float *restrict decay)
-{
-    relate_maxima(offset, block_max, lanes, reference, decay);
-    exponentials(decay, lanes, decay);
-}
-
 /* ---- The table -------------------------------------------------------------------- */
 
 static void unpack_rows(const float *out, int32_t dim, int32_t lanes, const float *factor,

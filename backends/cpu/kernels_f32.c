@@ -241,13 +241,6 @@ static void exponentials(const float *x, int32_t n, float *y)
         y[i] = cpu_exp(x[i]);
 }
 
-static void compare_maxima(const float *restrict offset, const float *restrict block_max,
-                           int32_t lanes, float *restrict reference, float *restrict decay)
-{
-    relate_maxima(offset, block_max, lanes, reference, decay);
-    exponentials(decay, lanes, decay);
-}
-
 const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
     .element = sizeof(float),
     .granule = 1,

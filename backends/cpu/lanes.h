@@ -152,8 +152,8 @@ INLINE float moved(float offset, float a)
     return a == a ? next : a;
 }
 
-INLINE void relate_maxima(const float *restrict offset, const float *restrict block_max,
-                          int32_t lanes, float *restrict reference, float *restrict decay)
+static void compare_maxima(const float *restrict offset, const float *restrict block_max,
+                           int32_t lanes, float *restrict reference, float *restrict decay)
 {
     for (int32_t i = 0; i < lanes; i++) {
         float next = moved(offset[i], block_max[i]);

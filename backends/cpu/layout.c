@@ -10,7 +10,7 @@ typedef struct placer {
 
 static void *place(placer *at, int64_t count, uint64_t each, uint64_t size)
 {
-    const uint64_t line = 64; /* vectors are loaded aligned; threads share no line */
+    const uint64_t line = 64; /* vectors are loaded aligned; scratches share no line */
     uint64_t bytes, begin = at->used;
     at->overflow |= __builtin_mul_overflow((uint64_t)count, each, &bytes) ||
                     __builtin_mul_overflow(bytes, size, &bytes) || bytes > UINT64_MAX / 4 ||

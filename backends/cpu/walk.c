@@ -274,7 +274,7 @@ void cpu_attend(const cpu_job *job, cpu_task task, const cpu_scratch *scratch)
     walk w = start_walk(job, task, scratch);
     memset(results + task.begin, 0, (size_t)(task.end - task.begin) * sizeof(*results));
     clear_decisions(&w, task);
-    if (w.rows > 0)
+    if (w.begin < w.end)
         w.visits = cpu_visit_list(job, w.batch, w.head, w.group, scratch, &bad_indices);
     write_visit_order(&w);
     if (w.begin == 0)

@@ -3,8 +3,8 @@
  * each decision block AMPERE_EXCHANGE_BYTES, or AMPERE_DENSE_EXCHANGE_BYTES where everything is
  * kept, and q; a ring of tiles of AMPERE_BLOCK_K rows. Parameters: a cuda_call and, as an int,
  * how many tiles the ring holds. */
-#ifndef RFA_CUDA_AMPERE_H
-#define RFA_CUDA_AMPERE_H
+#ifndef RFA_CUDA_AMPERE_LAUNCH_H
+#define RFA_CUDA_AMPERE_LAUNCH_H
 
 enum {
     AMPERE_BLOCK_Q = 64,
