@@ -182,6 +182,12 @@ class Peer(unittest.TestCase):
                          2 * ["time torch-one 1"] + 3 * ["time torch-one 20"])
         self.assertEqual(log[-2:], ["time torch-one 20", "time torch-two 10"])
 
+    def test_rounds_begin_with_another_row_each(self):
+        done = self.bench("--dtype", "f16", "--rounds", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        log = self.log.read_text().splitlines()
+        self.assertEqual(log[-2:], ["time torch-two 10", "time torch-one 20"])
+
     def test_a_peer_that_fails(self):
         for manner, code, words in (
             ("error", IO_ERROR, "there is no torch here"),
