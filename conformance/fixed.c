@@ -378,6 +378,55 @@ static void infinity_in_predicted(conformance_case *c)
     draw_as(c, 0x23e0efd799dc3b17, SIZE_SMALL);
 }
 
+/* More rows than a GPU computes at once: what computes some goes on with others, which may have
+ * another head, fewer visits or none. */
+static void more_rows_than_at_once(conformance_case *c)
+{
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->heads = 60;
+    c->heads_kv = 12;
+    c->len_q = 500;
+    c->len_k = 330;
+    c->dim = c->dim_v = 16;
+}
+
+static void more_rows_in_raster_order(conformance_case *c)
+{
+    more_rows_than_at_once(c);
+    c->order = RFA_ORDER_RASTER;
+    c->outputs = CASE_LSE | CASE_RECALL;
+}
+
+static void more_rows_estimated(conformance_case *c)
+{
+    more_rows_than_at_once(c);
+    c->mass = RFA_MASS_ESTIMATED;
+    c->knob_tensor = c->knob_bad = true;
+}
+
+/* Eight visits each, most of them skipped. */
+static void more_rows_of_eight_visits(conformance_case *c)
+{
+    more_rows_than_at_once(c);
+    c->len_k = 1024;
+    c->knob = 0.6f;
+    c->mass = RFA_MASS_ESTIMATED;
+}
+
+static void more_rows_dense(conformance_case *c)
+{
+    more_rows_than_at_once(c);
+    c->rule = RFA_RULE_DENSE;
+}
+
+static void more_rows_with_lists(conformance_case *c)
+{
+    more_rows_than_at_once(c);
+    c->order = RFA_ORDER_LIST;
+    c->list_capacity = 3;
+    c->list_bad = true;
+}
+
 static void everything_kept_by_ranges(conformance_case *c)
 {
     c->keep_keys[0] = (rfa_range){0, c->len_k};
@@ -460,6 +509,12 @@ static const struct {
     CASE(finite_after_infinity),
     CASE(cliff_of_estimates),
     CASE(infinity_in_predicted),
+    CASE(more_rows_than_at_once),
+    CASE(more_rows_in_raster_order),
+    CASE(more_rows_estimated),
+    CASE(more_rows_of_eight_visits),
+    CASE(more_rows_dense),
+    CASE(more_rows_with_lists),
     CASE(everything_kept_by_ranges),
     CASE(everything_at_once),
     CASE(grouped_predicted),
