@@ -96,9 +96,9 @@ typedef struct cuda_state {
     const cuda_driver *driver;
     int32_t index;
     CUdevice device;
-    CUcontext context; /* the device's primary one, retained */
-    int capability;    /* 10 major + minor */
-    int multiprocessors;
+    CUcontext context;       /* the device's primary one, retained */
+    int capability;          /* 10 major + minor */
+    int multiprocessors;     /* to be used at most */
     int shared_memory;       /* bytes that a block of threads may have */
     enum cuda_family family; /* the fastest that may be used */
     CUmodule module[CUDA_IMAGE_COUNT];
@@ -192,7 +192,7 @@ struct cuda_variant {
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
     bool maps;     /* reads q, k and v through tensor maps */
-    int32_t rows;  /* of q in a thread block; fast families */
+    int32_t rows;  /* of q computed together; fast families */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);

@@ -95,8 +95,12 @@ static void set_lists(hopper_params *h, const cuda_call *c)
     h->dense_rows = c->dense_rows;
 }
 
-static void set_problem(hopper_params *h, const cuda_call *c)
+/* rows: of a work item */
+static void set_problem(hopper_params *h, const cuda_call *c, int rows)
 {
+    h->items_head = (int32_t)cuda_ceil_div(c->len_q, rows);
+    h->items = (int32_t)(c->batch * c->heads_q * h->items_head); /* layout.c: blocks_q fit */
+    h->taken = c->taken;
     h->len_q = c->len_q;
     h->len_k = c->len_k;
     h->heads_q = (int32_t)c->heads_q;
@@ -118,13 +122,12 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     rfa_status status = encode_maps(&h, state->driver, c, err);
     if (status != RFA_OK)
         return status;
-    set_problem(&h, c);
+    set_problem(&h, c, v->rows);
     set_lists(&h, c);
     set_outputs(&h, c);
     int groups = v->rows / HOPPER_BLOCK_Q;
     CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)cuda_ceil_div(p->len_q, v->rows), (unsigned)p->heads_q,
-        (unsigned)p->batch, HOPPER_THREADS(groups), 1, 1,
-        (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
+        kernel, (unsigned)cuda_min(h.items, state->multiprocessors), 1, 1, HOPPER_THREADS(groups),
+        1, 1, (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);
 }

@@ -61,13 +61,15 @@ __device__ static float limit_of(const cuda_call &c, int64_t batch, int64_t head
 }
 
 /* A warp writes what is known of sequence `n`: lengths, and, for attention, its heads'
- * limits. */
+ * limits and that no work is taken. */
 __device__ static void write_sequence(const cuda_call &c, int64_t n, const cuda_sequence &s)
 {
     int lane = threadIdx.x % WARP;
     int64_t end = (c.packed ? n + 1 : c.batch) * c.heads_q;
     if (lane == 0)
         c.sequence[n] = s;
+    if (lane == 0 && n == 0 && c.taken)
+        *c.taken = 0;
     for (int64_t i = n * c.heads_q + lane; c.limits && i < end; i += WARP)
         c.limits[i] = limit_of(c, i / c.heads_q, i % c.heads_q, (double)s.len_k);
 }

@@ -75,7 +75,7 @@ static bool takes_pairs(const rfa_problem *p)
  * same kernels as dense. */
 bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
 {
-    const int64_t most = 65535; /* of a grid's second and third size */
+    const int64_t most = 65535; /* of a grid's second and third size, which ampere's has */
     return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
            v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
            p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most &&

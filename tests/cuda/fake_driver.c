@@ -154,6 +154,7 @@ static CUresult LaunchKernel(CUfunction function, unsigned grid_x, unsigned grid
                  block_z == 1 && block_x >= 1 && block_x <= 1024 && grid_y <= 65535 &&
                  grid_z <= 65535;
     self.launches++;
+    self.last_grid = grid_x * grid_y * grid_z;
     self.launches_elsewhere += (void *)stream != self.stream;
     self.unbalanced += self.depth <= 0;
     if (shared > self.most_shared)

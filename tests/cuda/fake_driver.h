@@ -23,6 +23,7 @@ typedef struct fake_driver {
     int deepest;          /* that it has been */
     int unbalanced;       /* pops of an empty stack, launches without a context */
     int retained;         /* primary contexts */
+    unsigned last_grid;   /* blocks of threads that the last launch asked for */
     unsigned most_shared; /* bytes of shared memory that a launch asked for */
 } fake_driver;
 

@@ -6,20 +6,22 @@ usage: hopper_model.py [--schedules N] [--seed S]
 backends/cuda/hopper/ has the kernel: producer.cuh, recorder.cuh and consumer.cuh are what the
 actors here do, step by step, under the same names. The constants are read from its headers.
 
-What is modelled: one thread block. Each warp is a generator, an actor, that stops wherever
-another warp may come between: at a plain step, at a wait for a phase of an mbarrier, at a named
-barrier. Tiles land in pieces, each after a delay of its own. A scheduler runs all of them at
-random: some equally fast, some thousands of times slower, some frozen until nobody else can go on.
-mbarriers know phases by parity alone, as they do on the card, while the model also knows which
-phase a wait means.
+What is modelled: one thread block, with a few work items, or many small ones, some of no visits
+at all. Each warp is a generator, an actor, that stops wherever another warp may come between: at a
+plain step, at a wait for a phase of an mbarrier, at a named barrier. (Lanes that bring Q wait apart
+and are actors each.) Tiles land in pieces, each after a delay of its own. A scheduler runs all of
+them at random: some equally fast, some thousands of times slower, some frozen until nobody else can
+go on. mbarriers know phases by parity alone, as they do on the card, while the model also knows
+which phase a wait means. Visits n are counted over all items.
 
 What is not: memory is sequentially consistent, lanes of a warp move together, decisions are
 random, nothing is computed. So it finds missing waits, not missing fences.
 
 What is checked: no deadlock; no wait that passes by another phase than the one meant, or misses
-its own; no tile, visit entry, vote word or exchange slot written over while somebody needs it;
-every kept visit reads its own V tile; what is recorded is what was decided; nothing on its way at
-the end. Then the model itself is checked: what breaks the protocol must be caught.
+its own; no tile, work item, visit entry, vote word or exchange slot written over while somebody
+needs it, or read before it is there; every kept visit reads its own V tile; what is recorded is
+what was decided; all roles leave all items, with nothing on its way at the end. Then the model
+itself is checked: what breaks the protocol must be caught.
 
 A failure names its seed: --schedules 1 --seed THAT runs it again. Long runs use other seeds than
 the default's.
@@ -30,6 +32,7 @@ import dataclasses
 import enum
 import functools
 import heapq
+import itertools
 import pathlib
 import random
 import re
@@ -37,8 +40,11 @@ import sys
 
 HOPPER = pathlib.Path(__file__).resolve().parents[2] / "backends" / "cuda" / "hopper"
 WARPS = 4  # of a warpgroup
-MOST_VISITS = 60
-LONG_WALK = 300  # visits, now and then: entries of visits come round again
+MOST_VISITS = 60  # of all work items together
+MOST_ITEMS = 5
+LONG_BLOCK = 300  # visits, now and then: entries of visits come round again
+MANY_ITEMS = 16  # now and then, of no more visits than
+TINY = 3
 PIECES = 4  # that a tile lands in
 KEPT = 256  # in a vote word, shifted by the warpgroup; below it is how many skip
 
@@ -52,11 +58,12 @@ class ProtocolError(Exception):
 
 def read_constants():
     """Those of the headers that the protocol depends on, by name."""
-    text = "".join((HOPPER / name).read_text("utf-8") for name in ("params.h", "layout.cuh"))
+    headers = ("params.h", "layout.cuh", "consumer.cuh")
+    text = "".join((HOPPER / name).read_text("utf-8") for name in headers)
     constants = {}
     for name in ("SLOTS", "GATE_VISITS", "VISITS_AT_ONCE", "VISITS_KNOWN", "HOPPER_K_STAGES",
-                 "HOPPER_V_STAGES"):
-        found = re.search(rf"\b{name} = ([^,}}/]+)", text)
+                 "HOPPER_V_STAGES", "ITEMS_KNOWN", "long_walk"):
+        found = re.search(rf"\b{name} = ([^,;}}/]+)", text)
         if not found:
             sys.exit(f"hopper_model.py: no {name} in the headers of {HOPPER}")
         value = 1
@@ -77,7 +84,19 @@ class Protocol:
     visits_known: int
     k_stages: int
     v_stages: int
+    items_known: int
+    long_walk: int
+    recall_slots: int
+    items_awaited: bool = True  # the K producer waits for item_taken
+    first_entries_before_item: bool = True  # it writes them before it announces the item
+    recorder_leaves: bool = True  # and is waited for
+    item_read_before_taken: bool = True  # the consumers have read it the last time
+    q_place_awaited: bool = True  # the Q producer waits for q_empty
+    scores_before_q_empty: bool = True
+    idle_q_empty_after_sync: bool = True  # of an item without visits: all warps have seen q_full
+    again_looks_ahead: bool = True  # going by maxima again, as an item's first visit does at once
     gate: bool = True
+    recorder_follows_v: bool = True  # opens the gate when the V producer did so the time before
     gate_after_waits: bool = True  # the V producer opens it after its waits, not before
     vote_before_done: bool = True
     votes_zeroed: bool = True
@@ -94,7 +113,8 @@ class Protocol:
 def kernel_protocol():
     c = read_constants()
     return Protocol(c["SLOTS"], c["GATE_VISITS"], c["VISITS_AT_ONCE"], c["VISITS_KNOWN"],
-                    c["HOPPER_K_STAGES"], c["HOPPER_V_STAGES"])
+                    c["HOPPER_K_STAGES"], c["HOPPER_V_STAGES"], c["ITEMS_KNOWN"],
+                    c["long_walk"], recall_slots=c["ITEMS_KNOWN"])
 
 
 class Mode(enum.Enum):
@@ -241,7 +261,7 @@ class Scheduler:
         self.now = 0.0
         self.scheduled = 0
         self.events = []  # a heap of (time, number, party, what it does)
-        self.k_tiles, self.v_tiles = Party("K tiles"), Party("V tiles")  # and Q, with those of K
+        self.q_tiles, self.k_tiles, self.v_tiles = (Party(f"{name} tiles") for name in "QKV")
         self.copies = 0  # on their way
         self.actors = []
         self.unfinished = set()
@@ -289,7 +309,7 @@ class Scheduler:
         return "; ".join(", ".join(names) + f" at {what}" for what, names in at.items())
 
     def change_speeds(self):
-        parties = [*self.actors, self.k_tiles, self.v_tiles]
+        parties = [*self.actors, self.q_tiles, self.k_tiles, self.v_tiles]
         for party in parties:
             party.slowness = 1.0
         if self.often_frozen:
@@ -329,48 +349,52 @@ class Scheduler:
 
 
 class TilePlace:
-    """A place in shared memory for a tile of K or V."""
+    """A place in shared memory for a tile of K or V, by visit, or of Q, by work item."""
 
-    def __init__(self, name, scheduler, tiles):
+    def __init__(self, name, scheduler, tiles, subject="visit"):
         self.name = name
         self.scheduler = scheduler
         self.tiles = tiles  # the party that brings them
-        self.visit = None  # whose tile is there, all of it
+        self.subject = subject
+        self.owner = None  # the number of the one whose tile is there, all of it
         self.readers = 0
         self.missing_pieces = 0
 
-    def load(self, visit, barrier):
+    def load(self, owner, barrier):
         if self.missing_pieces:
-            raise ProtocolError(f"{self.name} is loaded for visit {visit}, and not there yet")
-        self.refuse_readers(visit)
-        self.visit = None
+            raise ProtocolError(f"{self.name} is loaded for {self.subject} {owner}, and not there "
+                                "yet")
+        self.refuse_readers(owner)
+        self.owner = None
         self.missing_pieces = PIECES
         barrier.arrive(PIECES)
         for _ in range(PIECES):
-            self.scheduler.copy(self.tiles, functools.partial(self.land_piece, visit, barrier))
+            self.scheduler.copy(self.tiles, functools.partial(self.land_piece, owner, barrier))
 
-    def land_piece(self, visit, barrier):
-        self.refuse_readers(visit)
+    def land_piece(self, owner, barrier):
+        self.refuse_readers(owner)
         self.missing_pieces -= 1
         if self.missing_pieces == 0:
-            self.visit = visit
+            self.owner = owner
         barrier.land_piece()
 
-    def refuse_readers(self, visit):
+    def refuse_readers(self, owner):
         if self.readers:
-            raise ProtocolError(f"{self.name} is written for visit {visit} while it is read")
+            raise ProtocolError(f"{self.name} is written for {self.subject} {owner} while it is "
+                                "read")
 
-    def begin_read(self, visit):
+    def begin_read(self, owner):
         self.readers += 1
-        self.expect(visit)
+        self.expect(owner)
 
-    def end_read(self, visit):
+    def end_read(self, owner):
         self.readers -= 1
-        self.expect(visit)
+        self.expect(owner)
 
-    def expect(self, visit):
-        if self.visit != visit:
-            raise ProtocolError(f"visit {visit} reads {self.name}, which has that of {self.visit}")
+    def expect(self, owner):
+        if self.owner != owner:
+            raise ProtocolError(f"{self.subject} {owner} reads {self.name}, which has that of "
+                                f"{self.owner}")
 
 
 class VoteWord:
@@ -392,37 +416,42 @@ class VoteWord:
 
 
 class ExchangeSlot:
-    """Where each warp of a warpgroup puts its sum, for the others to read."""
+    """Where each warp of a warpgroup puts its sum, for others to read."""
 
-    def __init__(self):
+    def __init__(self, subjects):
+        self.subjects = subjects  # what sums are of
         self.told = [None] * WARPS
 
     def expect(self, subject):
         if self.told != [subject] * WARPS:
-            raise ProtocolError(f"sums of {subject} (visit, turn) read where {self.told} are")
+            raise ProtocolError(f"sums of {self.subjects} {subject} read where {self.told} are")
 
 
 class Decisions:
-    """Random: which visits each warpgroup keeps, and which it weighs again."""
+    """Random: which visits each warpgroup keeps, and which it weighs again. firsts: those that
+    begin a work item, which are kept and go by maxima at once."""
 
-    def __init__(self, chance, mode, groups, visits, mostly_skips):
+    def __init__(self, chance, mode, groups, visits, firsts, mostly_skips):
         densities = (0, 0.02, 0.1) if mostly_skips else (0, 0.02, 0.1, 0.3, 0.5, 0.8, 0.95, 1)
         self.chance = chance
+        self.firsts = firsts
         self.density = chance.choice(densities)
         self.again_share = chance.choice((0, 0.05, 0.3))
         self.in_runs = chance.random() < 0.5
         self.alike = chance.random() < 0.5
         self.keep = [[True] * visits for _ in range(groups)]
-        self.again = [[n == 0 or chance.random() < self.again_share for n in range(visits)]
+        self.again = [[n in firsts or chance.random() < self.again_share for n in range(visits)]
                       for _ in range(groups)]
         if mode is not Mode.DENSE:
             for group in range(groups):
                 self.decide(group, visits)
 
     def decide(self, group, visits):
-        for n in range(1, visits):  # the first one is always kept
+        for n in range(visits):
+            if n in self.firsts:
+                continue
             keep = self.chance.random() < self.density
-            if self.in_runs and n > 1 and self.chance.random() < 0.7:
+            if self.in_runs and n - 1 not in self.firsts and self.chance.random() < 0.7:
                 keep = self.keep[group][n - 1]
             if self.alike and group > 0 and self.chance.random() < 0.8:
                 keep = self.keep[0][n]
@@ -436,20 +465,15 @@ class Decisions:
 
 
 class Block:
-    """A thread block: what its warps share, and the warps."""
+    """A thread block: what its warps share, and the warps. items: how many visits each has."""
 
-    def __init__(self, protocol, mode, groups, visits, decisions, scheduler):
+    def __init__(self, protocol, mode, groups, items, decisions, scheduler):
         self.protocol, self.mode, self.decisions = protocol, mode, decisions
-        self.groups, self.visits, self.scheduler = groups, visits, scheduler
+        self.groups, self.items, self.scheduler = groups, items, scheduler
+        self.item_of = [i for i, visits in enumerate(items) for _ in range(visits)]
+        self.visits = len(self.item_of)
         self.make_barriers()
-        self.k = [TilePlace(f"K place {i}", scheduler, scheduler.k_tiles)
-                  for i in range(protocol.k_stages)]
-        self.v = [TilePlace(f"V place {i}", scheduler, scheduler.v_tiles)
-                  for i in range(protocol.v_stages)]
-        self.entries = [None] * protocol.visits_known
-        self.votes = [VoteWord(i) for i in range(protocol.slots)]
-        self.exchange = [[ExchangeSlot() for _ in range(protocol.exchange_slots)]
-                         for _ in range(groups)]
+        self.make_places()
         self.recorded = []
         self.visits_read = 0  # V tiles, by warps
         self.add_warps()
@@ -459,22 +483,49 @@ class Block:
             return [Barrier(f"{name}[{i}]", arrivals) for i in range(count)]
 
         p = self.protocol
-        self.q_full = Barrier("q_full", 1)
+        roles = self.groups + (3 if p.recorder_leaves else 2)
+        self.item_ready = several("item_ready", p.items_known, 1)
+        self.item_taken = several("item_taken", p.items_known, roles)
+        self.q_full = several("q_full", self.groups, 1)
+        self.q_empty = several("q_empty", self.groups, 1)
         self.k_full = several("k_full", p.k_stages, 1)
         self.k_empty = several("k_empty", p.k_stages, self.groups)
         self.wanted = several("wanted", p.slots, 1)
         self.done = several("done", p.slots, WARPS * self.groups)
         self.v_ready = several("v_ready", p.slots, 1)
         self.gate = Barrier("gate", 2)
-        self.list_barrier = NamedBarrier("the list barrier", 2)
+        self.consumers_barrier = NamedBarrier("the barrier of all consumers", WARPS * self.groups)
         self.group_barriers = [NamedBarrier(f"the barrier of warpgroup {g}", WARPS)
                                for g in range(self.groups)]
+        self.q_lanes = NamedBarrier("where lanes of the Q producer meet", self.groups)
+
+    def make_places(self):
+        def several(name, count, tiles, subject="visit"):
+            return [TilePlace(f"{name} place {i}", self.scheduler, tiles, subject)
+                    for i in range(count)]
+
+        def exchange(subjects, slots):
+            return [[ExchangeSlot(subjects) for _ in range(slots)] for _ in range(self.groups)]
+
+        p = self.protocol
+        self.item = [None] * p.items_known
+        self.q = several("Q", self.groups, self.scheduler.q_tiles, "work item")
+        self.k = several("K", p.k_stages, self.scheduler.k_tiles)
+        self.v = several("V", p.v_stages, self.scheduler.v_tiles)
+        self.entries = [None] * p.visits_known
+        self.votes = [VoteWord(i) for i in range(p.slots)]
+        self.exchange = exchange("(visit, turn)", p.exchange_slots)
+        self.recall = exchange("work item", p.recall_slots)
 
     def add_warps(self):
         add = self.scheduler.add_actor
         add("the K producer", KeyProducer(self).run())
         add("the V producer", ValueProducer(self).run())
         add("the recorder", Recorder(self).run())
+        lanes_wait_together = self.scheduler.chance.random() < 0.5  # as the assembler likes
+        for lane in range(self.groups):
+            add(f"lane {lane} of the Q producer",
+                QueryProducer(self, lane, lanes_wait_together).run())
         for group in range(self.groups):
             for warp in range(WARPS):
                 add(f"consumer {group}.{warp}", Consumer(self, group, warp).run())
@@ -492,13 +543,32 @@ class Block:
     def vote_word(self, n):
         return self.votes[n % self.protocol.slots]
 
-    def write_entry(self, n):
-        self.entries[n % self.protocol.visits_known] = n
+    def write_entry(self, i, n):
+        """Of work item i, unless that ends before."""
+        self.entries[n % self.protocol.visits_known] = (i, n)
 
     def read_entry(self, n):
         entry = self.entries[n % self.protocol.visits_known]
-        if entry != n:
-            raise ProtocolError(f"the entry of visit {n} is that of {entry}")
+        if entry != (self.item_of[n], n):
+            raise ProtocolError(f"the entry of visit {n} of work item {self.item_of[n]} is that of "
+                                f"(item, visit) {entry}")
+
+    def read_item(self, i):
+        item = self.item[i % self.protocol.items_known]
+        if item != i:
+            raise ProtocolError(f"work item {i} is read where {item} is")
+
+    def take_item(self, i):
+        """How many visits it has, or None: no more work; returned by the generator."""
+        known = self.protocol.items_known
+        yield Wait(self.item_ready[i % known], i // known)
+        self.read_item(i)
+        yield
+        return self.items[i] if i < len(self.items) else None
+
+    def leave_item(self, i):
+        self.item_taken[i % self.protocol.items_known].arrive()
+        yield
 
     def run(self):
         self.scheduler.run()
@@ -512,47 +582,90 @@ class Block:
             raise ProtocolError("votes are left at the end")
         if self.visits_read != WARPS * sum(sum(keep) for keep in self.decisions.keep):
             raise ProtocolError("kept visits and V tiles read do not agree")
+        if sum(taken.phases_over for taken in self.item_taken) != len(self.items):
+            raise ProtocolError("not all roles have left all work items")
 
 
 # ---- Producers: producer.cuh --------------------------------------------------------------------
 
 
 class KeyProducer:
-    """Loads Q, reads the list, and keeps the ring of K tiles filled."""
+    """Tells what work there is, reads the lists, and keeps the ring of K tiles filled."""
 
     def __init__(self, block):
         self.block = block
 
-    def load_q(self):
-        full, scheduler = self.block.q_full, self.block.scheduler
-        full.arrive(PIECES)
-        for _ in range(PIECES):
-            scheduler.copy(scheduler.k_tiles, full.land_piece)
+    def announce(self, i):
+        """To all roles, when all are through with the one before the last."""
+        block, known = self.block, self.block.protocol.items_known
+        if block.protocol.items_awaited:
+            yield Wait(block.item_taken[i % known], i // known - 1)
+        block.item[i % known] = None  # as long as it is half written
+        yield
+        block.item[i % known] = i
+        block.item_ready[i % known].arrive()
+        yield
 
-    def read_list(self, first):
+    def read_list(self, i, first):
         for n in range(first, first + self.block.protocol.visits_at_once):
-            self.block.write_entry(n)
+            self.block.write_entry(i, n)
             if n % 8 == 7:  # lanes write together, but not all at the same time
                 yield
 
-    def run(self):
+    def load_keys(self, i, first):
         block, protocol = self.block, self.block.protocol
-        yield
-        self.load_q()
-        yield
-        yield from self.read_list(0)
-        yield block.list_barrier
-        for n in range(block.visits):
-            if n % protocol.visits_at_once == 0:
-                yield from self.read_list(n + protocol.visits_at_once)
+        for n in range(first, first + block.items[i]):
+            if (n - first) % protocol.visits_at_once == protocol.visits_at_once // 2:
+                yield from self.read_list(i, n + protocol.visits_at_once // 2)
             if block.gated and n % protocol.gate_visits == 0 and n >= protocol.slots:
-                # The first opening, phase 0, lets visit 2 * gate_visits go on.
+                # The first opening lets visit 2 * gate_visits go on.
                 yield Wait(block.gate, n // protocol.gate_visits - 2)
             turn, stage = divmod(n, protocol.k_stages)
             yield Wait(block.k_empty[stage], turn - 1)
             block.read_entry(n)
             block.k[stage].load(n, block.k_full[stage])
             yield
+
+    def run(self):
+        block, protocol = self.block, self.block.protocol
+        n = 0
+        yield
+        for i, visits in enumerate(block.items):
+            if protocol.first_entries_before_item:
+                yield from self.read_list(i, n)
+            yield from self.announce(i)
+            if not protocol.first_entries_before_item:
+                yield from self.read_list(i, n)
+            yield from self.load_keys(i, n)
+            n += visits
+        yield from self.announce(len(block.items))  # that there is no more
+
+
+class QueryProducer:
+    """A lane, which brings a warpgroup's rows when those before are through with their scores."""
+
+    def __init__(self, block, lane, lanes_wait_together):
+        self.block, self.lane = block, lane
+        self.lanes_wait_together = lanes_wait_together
+
+    def load_rows(self, i):
+        block = self.block
+        if block.protocol.q_place_awaited:
+            yield Wait(block.q_empty[self.lane], i - 1)
+        if self.lanes_wait_together:
+            yield block.q_lanes
+        block.q[self.lane].load(i, block.q_full[self.lane])
+        yield
+
+    def run(self):
+        block = self.block
+        for i in itertools.count():
+            if (yield from block.take_item(i)) is None:
+                return
+            yield from self.load_rows(i)
+            yield block.q_lanes
+            if self.lane == 0:
+                yield from block.leave_item(i)
 
 
 class ValueProducer:
@@ -606,23 +719,33 @@ class ValueProducer:
             yield from self.open_gate(n)
         return kept
 
-    def run(self):
+    def visit(self, n, kept):
+        """kept: somebody keeps the visit before; then, returned by the generator, visit n."""
         block, protocol = self.block, self.block.protocol
         sparse = block.mode is not Mode.DENSE
-        yield block.list_barrier
-        kept = True
-        for n in range(block.visits):
-            if sparse and n >= protocol.v_stages and protocol.vain_tiles_awaited:
-                yield block.wait_for_visit(block.v_ready, n - protocol.v_stages)
-            if not protocol.gate_after_waits:
-                yield from self.open_gate(n)
-            if kept:
-                kept = yield from self.visit_loaded_ahead(n)
-            else:
-                kept = yield from self.visit_loaded_if_wanted(n)
+        if sparse and n >= protocol.v_stages and protocol.vain_tiles_awaited:
+            yield block.wait_for_visit(block.v_ready, n - protocol.v_stages)
+        if not protocol.gate_after_waits:
+            yield from self.open_gate(n)
+        if kept:
+            return (yield from self.visit_loaded_ahead(n))
+        return (yield from self.visit_loaded_if_wanted(n))
+
+    def run(self):
+        block, protocol = self.block, self.block.protocol
+        n = 0
+        for i in itertools.count():
+            visits = yield from block.take_item(i)
+            if visits is None:
+                break
+            kept = True  # the first visit will be
+            for _ in range(visits):
+                kept = yield from self.visit(n, kept)
+                n += 1
+            yield from block.leave_item(i)
         if protocol.v_awaited_at_end:
-            for n in range(max(0, block.visits - protocol.v_stages), block.visits):
-                yield block.wait_for_visit(block.v_ready, n)
+            for last in range(max(0, n - protocol.v_stages), n):
+                yield block.wait_for_visit(block.v_ready, last)
 
 
 # ---- Recorder: recorder.cuh ---------------------------------------------------------------------
@@ -646,21 +769,37 @@ class Recorder:
         word.visit = n + protocol.slots
         yield
         if block.gated and n % protocol.gate_visits == protocol.gate_visits - 1:
-            block.gate.arrive()
-            yield
+            yield from self.open_gate(n)
+
+    def open_gate(self, n):
+        block, protocol = self.block, self.block.protocol
+        if n > protocol.gate_visits and protocol.recorder_follows_v:
+            yield block.wait_for_visit(block.v_ready, n - 1)
+        block.gate.arrive()
+        yield
+
+    def record(self, first, end):
+        batch = range(first, end)
+        for n in batch:
+            yield from self.take_votes(n)
+        for n in batch:
+            self.block.read_entry(n)
+        yield
 
     def run(self):
         block = self.block
-        yield
-        if block.mode is Mode.DENSE:
-            return
-        for first in range(0, block.visits, 32):
-            batch = range(first, min(first + 32, block.visits))
-            for n in batch:
-                yield from self.take_votes(n)
-            for n in batch:
-                block.read_entry(n)
-            yield
+        n = 0
+        for i in itertools.count():
+            visits = yield from block.take_item(i)
+            if visits is None:
+                return
+            yield  # clears what it writes
+            if block.mode is not Mode.DENSE:
+                for first in range(n, n + visits, 32):
+                    yield from self.record(first, min(first + 32, n + visits))
+            if block.protocol.recorder_leaves:
+                yield from block.leave_item(i)
+            n += visits
 
 
 # ---- Consumers: consumer.cuh --------------------------------------------------------------------
@@ -676,6 +815,7 @@ class Consumer:
         self.keep = block.decisions.keep[group]
         self.weigh_again = block.decisions.again[group]
         self.name = f"warp {warp} of warpgroup {group}"
+        self.visits = 0  # of the work item, still to come
         self.keys_ready = False  # of the next visit
 
     def publish(self, n):
@@ -704,13 +844,24 @@ class Consumer:
             yield from self.say_done(n)
             yield from self.publish(n)
 
-    def release_keys(self, n):
-        if self.warp == 0:
+    def release_keys(self, n, early=False):
+        """After a barrier of the warpgroup since the scores were computed; early is wrong."""
+        if self.warp != 0:
+            return
+        if early != self.protocol.scores_before_k_empty:
             self.block.k_empty[n % self.protocol.k_stages].arrive()
+            yield
+        if self.visits == 1 and early != self.protocol.scores_before_q_empty:
+            yield from self.release_rows()
+
+    def release_rows(self):
+        if self.warp == 0:
+            self.block.q_empty[self.group].arrive()
             yield
 
     def look_ahead(self, n):
-        """Whether the keys of the next visit are there. Nobody brings any after the last one's."""
+        """Whether the keys of the next visit are there, be it of the next work item. Nobody brings
+        any after the last one's."""
         turn, stage = divmod(n + 1, self.protocol.k_stages)
         self.keys_ready = self.block.k_full[stage].lets_pass(self, turn)
         yield
@@ -720,17 +871,19 @@ class Consumer:
         if not self.keys_ready:
             yield Wait(self.block.k_full[stage], turn)
 
-    def compute_scores(self, n, again):
-        """What follows from the visit before is done meanwhile."""
-        place = self.block.k[n % self.protocol.k_stages]
-        place.begin_read(n)
+    def compute_scores(self, i, n, ends, first_turn):
+        """What follows from the visit before, if that ends, is done meanwhile."""
+        rows, keys = self.block.q[self.group], self.block.k[n % self.protocol.k_stages]
+        rows.begin_read(i)
+        keys.begin_read(n)
         yield
-        if n > 0 and not again:
+        if ends:
             yield from self.end_visit(n - 1)
         self.block.read_entry(n)
-        if not self.protocol.scores_before_k_empty and not again:
-            yield from self.release_keys(n)
-        place.end_read(n)
+        if first_turn:
+            yield from self.release_keys(n, early=True)
+        keys.end_read(n)
+        rows.end_read(i)
         yield
 
     def judge(self, n, again):
@@ -764,7 +917,7 @@ class Consumer:
             yield from self.judge(n, again)
         if not self.keep[n]:
             return False
-        if mode is Mode.DENSE:
+        if mode is Mode.DENSE or (again and self.protocol.again_looks_ahead):
             yield from self.look_ahead(n)
         yield self.sync  # tells whether weights fit
         return self.weigh_again[n] and not again
@@ -781,32 +934,71 @@ class Consumer:
         place.end_read(n)
         yield
 
-    def walk(self):
+    def walk(self, i, n):
+        """All visits of work item i, from n on; returned by the generator: the one after."""
         visit = self.visit_exact if self.block.mode is Mode.EXACT else self.visit_by_maxima
-        n, again = 0, True
-        yield from self.await_keys(0)
+        again, ends, first_turn = True, False, True
         while True:
-            yield from self.compute_scores(n, again)
+            yield from self.await_keys(n)
+            yield from self.compute_scores(i, n, ends, first_turn)
             again = yield from visit(n, again)
+            ends = first_turn = not again
             if again:
                 continue
-            if self.protocol.scores_before_k_empty:
-                yield from self.release_keys(n)
+            yield from self.release_keys(n)
             if self.keep[n] and self.block.mode is not Mode.DENSE:
                 yield from self.publish(n)
             if self.keep[n]:
                 yield from self.read_values(n)
             n += 1
-            if n == self.block.visits:
+            self.visits -= 1
+            if self.visits == 0:
                 break
-            yield from self.await_keys(n)
         yield from self.end_visit(n - 1)
+        return n
+
+    def finish(self, i):
+        block = self.block
+        block.read_item(i)  # again
+        yield
+        parts = block.recall[self.group][i % self.protocol.recall_slots]
+        parts.told[self.warp] = i
+        yield
+        yield self.sync
+        if self.warp == 0:
+            block.read_item(i)
+            parts.expect(i)
+            yield
+
+    def leave_item(self, i):
+        if self.warp == 0:
+            yield from self.block.leave_item(i)
+
+    def start_together(self):
+        if self.block.mode is Mode.DENSE and self.visits >= self.protocol.long_walk:
+            yield self.block.consumers_barrier
 
     def run(self):
-        yield Wait(self.block.q_full, 0)
-        if self.block.visits > 0:
-            yield from self.walk()
-        yield self.sync  # the recall is summed up
+        block, protocol = self.block, self.protocol
+        n = 0
+        for i in itertools.count():
+            self.visits = yield from block.take_item(i)
+            if self.visits is None:
+                return
+            yield Wait(block.q_full[self.group], i)
+            yield from self.start_together()
+            idle = self.visits == 0
+            if not idle:
+                n = yield from self.walk(i, n)
+            elif not protocol.idle_q_empty_after_sync:
+                yield from self.release_rows()
+            if not protocol.item_read_before_taken:
+                yield from self.leave_item(i)
+            yield from self.finish(i)
+            if idle and protocol.idle_q_empty_after_sync:
+                yield from self.release_rows()
+            if protocol.item_read_before_taken:
+                yield from self.leave_item(i)
 
 
 # ---- Checks -------------------------------------------------------------------------------------
@@ -814,8 +1006,8 @@ class Consumer:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Of schedules. Those that freeze one party skip most visits, and end where the last opening
-    of the gate is hardest to get right."""
+    """Of schedules. Those that freeze one party skip most visits, and have work items end where the
+    openings of the gate are hardest to get right."""
 
     mode: Mode
     groups: int
@@ -831,23 +1023,48 @@ ALL_KINDS = [Kind(mode, groups) for mode in Mode for groups in GROUPS]
 SPARSE_KINDS = [kind for kind in ALL_KINDS if kind.mode is not Mode.DENSE]
 V_PRODUCER_KINDS = [Kind(kind.mode, kind.groups, "the V producer") for kind in SPARSE_KINDS]
 V_TILE_KINDS = [Kind(kind.mode, kind.groups, "V tiles") for kind in SPARSE_KINDS]
+K_TILE_KINDS = [Kind(kind.mode, kind.groups, "K tiles") for kind in SPARSE_KINDS]
+MAXIMA_K_TILE_KINDS = [kind for kind in K_TILE_KINDS if kind.mode is not Mode.EXACT]
+RECORDER_KINDS = [Kind(kind.mode, kind.groups, "the recorder") for kind in SPARSE_KINDS]
 EXACT_KINDS = [kind for kind in ALL_KINDS if kind.mode is Mode.EXACT]
+
+
+def split(chance, visits, step):
+    """Into work items; where one ends is a multiple of step, unless it has the last visits."""
+    items = chance.randint(1, MOST_ITEMS)
+    ends = sorted(step * chance.randint(0, visits // step) for _ in range(items - 1))
+    return [end - start for start, end in zip([0, *ends], [*ends, visits])]
+
+
+def random_items(chance, kind, protocol):
+    """How many visits each work item has."""
+    if kind.often_frozen:
+        step = chance.choice((1, protocol.gate_visits))
+        return split(chance, protocol.gate_visits * chance.randint(1, 10), step)
+    manner = chance.random()
+    if manner < (0.15 if kind.mode is Mode.DENSE else 0.05):  # dense, long walks start together
+        return split(chance, chance.randint(0, LONG_BLOCK), 1)
+    if manner < 0.25:
+        return [chance.randint(0, TINY) for _ in range(chance.randint(1, MANY_ITEMS))]
+    items = split(chance, chance.randint(0, MOST_VISITS), 1)
+    if manner < 0.5:
+        items[chance.randrange(len(items))] = 0
+    return items
 
 
 def run_schedule(protocol, kind, seed):
     """What went wrong, or None. The same seed runs the same schedule."""
     chance = random.Random(f"{seed} {kind}")
-    visits = chance.randint(0, MOST_VISITS)
-    if chance.random() < 0.05:
-        visits = chance.randint(0, LONG_WALK)
-    if kind.often_frozen:
-        visits = protocol.gate_visits * chance.randint(1, 10)
+    items = random_items(chance, kind, protocol)
+    ends = list(itertools.accumulate(items))
+    firsts = {end - visits for visits, end in zip(items, ends) if visits}
     scheduler = Scheduler(chance, kind.often_frozen)
-    decisions = Decisions(chance, kind.mode, kind.groups, visits, bool(kind.often_frozen))
+    decisions = Decisions(chance, kind.mode, kind.groups, ends[-1], firsts,
+                          bool(kind.often_frozen))
     try:
-        Block(protocol, kind.mode, kind.groups, visits, decisions, scheduler).run()
+        Block(protocol, kind.mode, kind.groups, items, decisions, scheduler).run()
     except ProtocolError as error:
-        return f"{kind}, {visits} visits, seed {seed}: {error}"
+        return f"{kind}, visits of items: {items}, seed {seed}: {error}"
     return None
 
 
@@ -900,6 +1117,24 @@ def breakages(kernel):
         Breakage("one exchange slot instead of two", {"exchange_slots": 1}, EXACT_KINDS),
         Breakage("weighing again before all have read", {"sync_before_weighing_again": False},
                  EXACT_KINDS),
+        Breakage("work items announced before those there are left", {"items_awaited": False},
+                 ALL_KINDS),
+        Breakage("one work item known, without waiting", {"items_known": 1, "items_awaited": False},
+                 ALL_KINDS),
+        Breakage("a work item announced before its first visits",
+                 {"first_entries_before_item": False}, ALL_KINDS),
+        Breakage("work items left before the last look", {"item_read_before_taken": False},
+                 ALL_KINDS),
+        Breakage("the recorder not waited for", {"recorder_leaves": False}, RECORDER_KINDS),
+        Breakage("Q loaded without waiting for its place", {"q_place_awaited": False}, ALL_KINDS),
+        Breakage("Q released early", {"scores_before_q_empty": False}, ALL_KINDS),
+        Breakage("Q released before all have seen it, without visits",
+                 {"idle_q_empty_after_sync": False}, ALL_KINDS),
+        Breakage("items end where the recorder opens the gate twice",
+                 {"recorder_follows_v": False}, V_PRODUCER_KINDS),
+        Breakage("an item's first visit does not look ahead", {"again_looks_ahead": False},
+                 MAXIMA_K_TILE_KINDS),
+        Breakage("one slot for recalls instead of two", {"recall_slots": 1}, ALL_KINDS),
     ]
 
 
@@ -922,7 +1157,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="of the first")
     settings = parser.parse_args()
     results = [check_kind(kind, settings.schedules, settings.seed)
-               for kind in ALL_KINDS + V_PRODUCER_KINDS + V_TILE_KINDS]
+               for kind in ALL_KINDS + V_PRODUCER_KINDS + V_TILE_KINDS + K_TILE_KINDS]
     results += [check_breakage(breakage, settings.seed)
                 for breakage in breakages(kernel_protocol())]
     print(f"{results.count(True)} passed, {results.count(False)} failed, 0 skipped")

@@ -114,6 +114,17 @@ static int unknown_kernels(void)
     return expect_closed(RFA_INVALID_ARGUMENT, "RFA_CUDA_KERNELS is \"fast\"");
 }
 
+static int unknown_multiprocessors(void)
+{
+    int result = PASSED;
+    const char *const wrong[] = {"0", "-1", "2x", "many"};
+    for (int i = 0; i < 4; i++) {
+        setenv("RFA_CUDA_MULTIPROCESSORS", wrong[i], 1);
+        result |= expect_closed(RFA_INVALID_ARGUMENT, "RFA_CUDA_MULTIPROCESSORS is \"");
+    }
+    return result;
+}
+
 /* ---- Calls on a driver that serves ------------------------------------------------------------
  */
 
@@ -158,6 +169,35 @@ static int check_calls(bool hopper)
 static int calls_only_launch(void)
 {
     return check_calls(true);
+}
+
+/* Blocks of threads that the attention of a problem of many heads starts. */
+static unsigned count_blocks(void)
+{
+    const problem_kind kind = {"many heads",           {kDLBfloat, 16, 1}, 1, 40, 40, 200, 300, 64,
+                               .rule = RFA_RULE_DENSE, .launches = 2};
+    rfa_context *ctx;
+    problem p;
+    unsigned blocks = 0;
+    if (open_context(&ctx) != RFA_OK)
+        return 0;
+    if (problem_create(&p, ctx, &kind)) {
+        p.args.stream = STREAM;
+        blocks = rfa_attention(ctx, &p.args) == RFA_OK ? fake->last_grid : 0;
+        problem_destroy(&p);
+    }
+    rfa_context_destroy(ctx);
+    return blocks;
+}
+
+/* Hopper's blocks of threads, one a multiprocessor, share what there is to do. */
+static int blocks_share_work(void)
+{
+    int result = expect(count_blocks() == 4, "one block a multiprocessor");
+    setenv("RFA_CUDA_MULTIPROCESSORS", "3", 1);
+    result |= expect(count_blocks() == 3, "fewer if told so");
+    setenv("RFA_CUDA_MULTIPROCESSORS", "1000", 1);
+    return result | expect(count_blocks() == 4, "no more than there are");
 }
 
 static int calls_only_launch_generic(void)
@@ -347,7 +387,9 @@ static const struct {
     CASE(FAKE, broken_start),
     CASE(FAKE, old_card),
     CASE(FAKE, unknown_kernels),
+    CASE(FAKE, unknown_multiprocessors),
     CASE(FAKE, calls_only_launch),
+    CASE(FAKE, blocks_share_work),
     CASE(FAKE, calls_only_launch_ampere),
     CASE(FAKE, calls_only_launch_generic),
     CASE(FAKE, memory_runs_out),
@@ -379,6 +421,7 @@ static bool load(const char *path)
 static int run_case(int i, char **argv)
 {
     unsetenv("RFA_CUDA_KERNELS");
+    unsetenv("RFA_CUDA_MULTIPROCESSORS");
     unsetenv("RFA_BACKEND");
     if (cases[i].library != NONE && !load(cases[i].library == OLD ? argv[2] : argv[1]))
         return FAILED;

@@ -1,4 +1,4 @@
-/* The kernels by name: input type, head dim, walk, q rows of a thread block. params.h says how
+/* The kernels by name: input type, head dim, walk, q rows of a work item. params.h says how
  * to launch them. */
 #include "attention.cuh"
 

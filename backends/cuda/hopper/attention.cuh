@@ -1,9 +1,13 @@
-/* Attention on Hopper: one thread block computes 192 or 128 q rows of one (batch, head).
+/* Attention on Hopper: a thread block computes one work item after the other, 192 or 128 q rows of
+ * one (batch, head). There is one block a multiprocessor at most, and who is all but through with
+ * an item takes the next that nobody has: heads that keep more than others leave none idle. Loads
+ * of an item begin while the one before is computed. What is computed does not depend on who
+ * computes it. (Without the preparing kernel, which zeroes the counter, blocks take items in turn.)
  *
  * Who: three consumer warpgroups, or two, have 64 q rows each, which are one decision block
- * (consumer.cuh). They share tiles of 128 keys, which two warps load, one K and one V
- * (producer.cuh), and decide apart. A fourth warpgroup is these two and a recorder, which writes
- * decisions down (recorder.cuh).
+ * (consumer.cuh). They share tiles of 128 keys, which two warps load, one K and one V, and decide
+ * apart. A fourth warpgroup is these two, a warp that brings Q (producer.cuh), and a recorder,
+ * which writes decisions down (recorder.cuh).
  *
  * Where: shared memory holds Q (48 KiB at head dim 128 with 192 rows), rings of three K and two V
  * tiles (32 KiB each), 128-byte swizzled, 64 elements a row, so head dim 128 is two halves side by
@@ -23,14 +27,18 @@
  * every walk, which is what makes never skipping equal dense bit for bit. Sums run in a fixed order
  * everywhere: repeated runs give the same bits.
  *
- * Handing over, by visit n: `wanted` when the first warpgroup keeps it or the last skips it, upon
- * which the V tile is loaded, or not; the next visit's also, ahead of its decision, because kept
- * visits come in runs. `v_ready` when it is there; `done` when all are through with it, after which
- * its place is free. Phases of barriers by visit are told apart by parity alone, so nobody may be
- * SLOTS visits ahead of anybody: the K producer holds visits back at a gate until the recorder and
- * the V producer are close enough. (The V producer opens it after its own waits for `done`: before
- * them, a model of the barriers, tests/cuda/hopper_model.py, found a schedule that hangs. Change
- * it with them.)
+ * Handing over, by work item: the K producer finds it and makes it known, when all are through with
+ * the one before the last; a warpgroup's q rows may be replaced when it has the last scores of
+ * them.
+ *
+ * By visit n, counted over all items: `wanted` when the first warpgroup keeps it or the last skips
+ * it, upon which the V tile is loaded, or not; the next visit's also, ahead of its decision,
+ * because kept visits come in runs. `v_ready` when it is there; `done` when all are through with
+ * it, after which its place is free. Phases of barriers by visit are told apart by parity alone, so
+ * nobody may be SLOTS visits ahead of anybody: the K producer holds visits back at a gate until the
+ * recorder and the V producer are close enough. (The V producer opens it after its own waits for
+ * `done`, and the recorder when a V tile says that the V producer did so before: else a model of
+ * the barriers, tests/cuda/hopper_model.py, finds schedules that hang. Change it with them.)
  *
  * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
  * alone):
@@ -67,7 +75,14 @@ template <int groups> __device__ __forceinline__ void prepare(const hopper_param
     prefetch_map(&p.q);
     prefetch_map(&p.k);
     prefetch_map(&p.v);
-    barrier_init(shared_address(&x->q_full), 1);
+    for (int i = 0; i < ITEMS_KNOWN; i++) {
+        barrier_init(shared_address(&x->item_ready[i]), 1);
+        barrier_init(shared_address(&x->item_taken[i]), groups + 3); /* Q, V, the recorder */
+    }
+    for (int i = 0; i < groups; i++) {
+        barrier_init(shared_address(&x->q_full[i]), 1);
+        barrier_init(shared_address(&x->q_empty[i]), 1);
+    }
     for (int i = 0; i < HOPPER_K_STAGES; i++) {
         barrier_init(shared_address(&x->k_full[i]), 1);
         barrier_init(shared_address(&x->k_empty[i]), groups);
@@ -94,24 +109,26 @@ __device__ __forceinline__ void attend(const hopper_params &p)
     if (threadIdx.x == 0)
         prepare<groups>(p, s.x);
     __syncthreads();
-    place at = find_place<groups>(p);
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
     int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     if (group == 0) {
         registers_release<producer_registers<groups>>();
         if (warp == 0) {
-            key_producer<dim, mode, groups> me = {p, s, at, lane};
+            key_producer<dim, mode, groups> me = {p, s, lane};
             me.run();
         } else if (warp == 1) {
-            value_producer<dim, mode, groups> me = {p, s, at, lane};
+            value_producer<dim, mode, groups> me = {p, s, lane};
             me.run();
         } else if (warp == 2) {
-            recorder<dim, mode, groups> me = {p, s, at, lane};
+            recorder<dim, mode, groups> me = {p, s, lane};
+            me.run();
+        } else {
+            query_producer<dim, groups> me = {p, s, lane};
             me.run();
         }
     } else {
         registers_take<consumer_registers<groups>>();
-        consumer<T, dim, mode, groups> me = {p, s, at, group - 1, (int)threadIdx.x % 128};
+        consumer<T, dim, mode, groups> me = {p, s, group - 1, (int)threadIdx.x % 128};
         me.run();
     }
 }

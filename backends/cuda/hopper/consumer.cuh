@@ -21,11 +21,14 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
-    const place &at;
     int group, thread; /* warpgroup; thread in it */
     float factor;      /* scale log2(e) */
-    int rows;          /* that exist */
-    float share;       /* of each of them in a mean */
+
+    /* Of the work item. */
+    float limit; /* of the rule */
+    int visits;  /* still to come */
+    int rows;    /* that exist */
+    float share; /* of each of them in a mean */
 
     /* Of this thread's two rows. Weights are 2^(score factor - offset). */
     float offset[2], sum[2];
@@ -37,6 +40,11 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     float score[64]; /* then weights; then, two in one, in the first half, those of the products */
     float out[out_registers];
+
+    __device__ __forceinline__ rfa_skip_rule rule() const
+    {
+        return rule_of(p, limit);
+    }
 
     /* ---- Products ---- */
 
@@ -91,8 +99,11 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     /* By all threads, after a barrier of the warpgroup since the scores were computed. */
     __device__ __forceinline__ void release_keys(uint32_t stage)
     {
-        if (thread == 0)
+        if (thread == 0) {
             barrier_arrive(BARRIER(k_empty, stage));
+            if (visits == 1) /* the last scores of these q rows */
+                barrier_arrive(BARRIER(q_empty, group));
+        }
     }
 
     __device__ __forceinline__ void say_done(uint32_t n)
@@ -158,13 +169,13 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     __device__ __forceinline__ bool all_rows_vote(const float (&top)[2])
     {
-        bool skip = true, energy = at.rule.kind == RFA_SKIP_ENERGY;
+        bool skip = true, energy = p.rule == RFA_SKIP_ENERGY;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float above =
                 energy ? fmaf(top[r], factor, -offset[r]) * ln_2 : (top[r] - level[r]) * p.scale;
             above = rfa_above_if_any(top[r], above);
-            skip &= !exists(r) | (bool)rfa_row_votes_skip(at.rule, above, 0.f, level[r]);
+            skip &= !exists(r) | (bool)rfa_row_votes_skip(rule(), above, 0.f, level[r]);
         }
         return group_all(GROUP_BARRIER + group, 128, skip);
     }
@@ -173,7 +184,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
      * which estimates may be, is one: the reciprocal of a sum next to the largest number is 0. */
     __device__ __forceinline__ void ask_row(int r, float mass, float &lost, float &spent)
     {
-        rfa_row_share share = rfa_share_of_row(at.rule, sum[r], skipped[r], mass);
+        rfa_row_share share = rfa_share_of_row(rule(), sum[r], skipped[r], mass);
         bool veto = share.veto | !(mass <= 0x1p100f);
         lost += exists(r) ? veto ? 1e9f : share.lost : 0.f;
         spent += exists(r) ? share.spent : 0.f;
@@ -199,7 +210,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
         lost = (l.x + l.y) + (l.z + l.w);
         spent = (w.x + w.y) + (w.z + w.w);
-        bool skip = rfa_visit_within_budget(at.rule, budget, lost * share, spent * share, false);
+        bool skip = rfa_visit_within_budget(rule(), budget, lost * share, spent * share, false);
         bool keep = __any_sync(~0u, must_keep | !skip);
         if (mode == WALK_EXACT && __any_sync(~0u, !again & !(lost == lost)))
             return WEIGH_AGAIN;
@@ -227,8 +238,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         for (int r = 0; r < 2; r++) {
             sum[r] += mass[r];
             if (votes)
-                level[r] =
-                    at.rule.kind == RFA_SKIP_ENERGY ? __logf(sum[r]) : larger(level[r], top[r]);
+                level[r] = p.rule == RFA_SKIP_ENERGY ? __logf(sum[r]) : larger(level[r], top[r]);
             if (mode == WALK_ESTIMATED) {
                 level[r] = larger(level[r], top[r]);
                 learn(memory(r), rfa_kappa_learns((top[r] - level[r]) * p.scale, 0.f),
@@ -359,7 +369,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             exponentials(score, factor, offset, mass);
         if (!keep)
             return SKIP_BLOCK;
-        if (mode == WALK_DENSE)
+        if (mode == WALK_DENSE || __builtin_expect(again, 0))
             look_ahead();
         bool fine = group_all(GROUP_BARRIER + group, 128, fits(mass));
         return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
@@ -367,7 +377,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     /* What follows from a visit and need not come first, while the next one's scores are under
      * way. The vote comes before all are done; both come after the next visit's keys are there,
-     * which the gate counts on. */
+     * which the gate counts on, but for a work item's last visit. */
     __device__ __forceinline__ void end_visit(const float (&mass)[2], bool kept, uint32_t n)
     {
         if (!kept)
@@ -377,8 +387,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             count_skipped(mass);
     }
 
-    /* Whether the next visit's keys are there, which takes a while to learn. (Nobody brings any
-     * after the last one's.) */
+    /* Whether the next visit's keys are there, which takes a while to learn. (That may be the next
+     * work item's first visit. Nobody brings any after the last one's.) */
     __device__ __forceinline__ void look_ahead()
     {
         ring<HOPPER_K_STAGES> next = stage;
@@ -386,16 +396,17 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         keys_ready = barrier_passed(BARRIER(k_full, next.stage), next.parity);
     }
 
-    /* There is one place for each product, or the assembler would not let them run on. */
-    __device__ __forceinline__ void walk()
+    /* All visits of a work item, from n on. There is one place for each product, or the assembler
+     * would not let them run on. */
+    __device__ __forceinline__ void walk(uint32_t &n)
     {
-        uint32_t n = 0;
         bool kept = false, ends = false;
         bool again = true; /* no offsets suit the first visit's scores: straight to the maxima */
         float mass[2] = {0, 0}, top[2] = {0, 0};
-        barrier_wait(BARRIER(k_full, 0), 0);
 #pragma unroll 1
         for (;;) {
+            if (!keys_ready) /* here, not at the loop's end: 5 % at head dim 64 */
+                barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
             issue_scores(stage.stage);
             if (ends)
                 end_visit(mass, kept, n - 1);
@@ -420,20 +431,20 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                 count_kept(mass, top);
                 await_values();
             }
-            if (++n == (uint32_t)at.visits)
+            n++;
+            if (--visits == 0)
                 break;
-            if (!keys_ready)
-                barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
         }
         end_visit(mass, kept, n - 1);
     }
 
     /* ---- Start and end ---- */
 
-    __device__ __forceinline__ void start()
+    __device__ __forceinline__ void start(const work_item &item)
     {
-        factor = p.scale * 1.44269504088896340736f;
-        int64_t left = p.len_q - (at.row<groups>() + group * HOPPER_BLOCK_Q);
+        limit = item.limit;
+        visits = item.visits;
+        int64_t left = p.len_q - (item.row() + group * HOPPER_BLOCK_Q);
         rows = (int)(left < 0 ? 0 : left < HOPPER_BLOCK_Q ? left : HOPPER_BLOCK_Q);
         share = 1.f / (float)(rows > 0 ? rows : 1);
 #pragma unroll
@@ -453,17 +464,16 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     }
 
     /* Where the output has this thread's r-th row. */
-    __device__ __forceinline__ int64_t output_row(int r)
+    __device__ __forceinline__ int64_t output_row(const work_item &item, int r)
     {
         int64_t row =
-            at.row<groups>() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+            item.row() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
         return p.order_q ? p.order_q[row] : row;
     }
 
-    __device__ __forceinline__ void store_row(int r, int64_t row, float inverse)
+    /* start: of the row in the output */
+    __device__ __forceinline__ void store_row(int r, int64_t start, float inverse)
     {
-        int64_t start =
-            at.batch() * p.out_stride[0] + at.head() * p.out_stride[1] + row * p.out_stride[2];
 #pragma unroll
         for (int j = 0; j < out_registers / 4; j++) {
             int column = 8 * j + 2 * (thread % 4);
@@ -477,49 +487,74 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         }
     }
 
-    __device__ __forceinline__ void finish()
+    __device__ __forceinline__ void finish(const work_item &item, uint32_t i)
     {
         float all = 0;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             if (!exists(r))
                 continue;
-            int64_t row = output_row(r);
+            int64_t row = output_row(item, r);
             float recall = skipped[r] == 0 ? 1.f : sum[r] / (sum[r] + skipped[r]);
             all += recall;
-            store_row(r, row, sum[r] == 0 ? 0.f : 1.f / sum[r]);
+            store_row(r,
+                      item.batch * p.out_stride[0] + item.head * p.out_stride[1] +
+                          row * p.out_stride[2],
+                      sum[r] == 0 ? 0.f : 1.f / sum[r]);
             if (p.lse && thread % 4 == 0)
-                p.lse[at.batch() * p.lse_stride[0] + at.head() * p.lse_stride[1] + row] =
+                p.lse[item.batch * p.lse_stride[0] + item.head * p.lse_stride[1] + row] =
                     sum[r] == 0 ? -INFINITY : offset[r] * ln_2 + logf(sum[r]);
             if (p.recall && thread % 4 == 0)
-                p.recall[at.batch() * p.recall_stride[0] + at.head() * p.recall_stride[1] + row] =
+                p.recall[item.batch * p.recall_stride[0] + item.head * p.recall_stride[1] + row] =
                     recall;
         }
-        report_block(all);
+        report_block(item, s.x->recall[group][i % ITEMS_KNOWN], all);
     }
 
-    __device__ __forceinline__ void report_block(float recall)
+    /* parts: a warp each. */
+    __device__ __forceinline__ void report_block(const work_item &item, float *parts, float recall)
     {
-        int q_block = at.decision_block<groups>() + group;
         recall = rows_sum(recall);
         if (thread % 32 == 0)
-            s.x->recall[group][thread / 32] = recall;
+            parts[thread / 32] = recall;
         group_sync(GROUP_BARRIER + group, 128);
-        if (thread != 0 || q_block >= p.blocks_q)
+        if (thread != 0 || !p.block_recall)
             return;
-        const float *w = s.x->recall[group];
-        int64_t slot = at.head_index(p) * p.blocks_q + q_block;
-        if (p.block_recall)
-            p.block_recall[slot] = (w[0] + w[1]) + (w[2] + w[3]);
+        int q_block = item.block + group;
+        if (q_block < p.blocks_q)
+            p.block_recall[item.head_index(p) * p.blocks_q + q_block] =
+                (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    }
+
+    /* A warpgroup that is ahead would stay so, and wait for tiles whose places the last one holds,
+     * 2 to 5 % of the time of dense at head dim 128. Short walks lose more by waiting here. */
+    __device__ __forceinline__ void start_together()
+    {
+        const int long_walk = 64;
+        if (mode == WALK_DENSE && visits >= long_walk)
+            group_sync(CONSUMERS_BARRIER, 128 * groups);
     }
 
     __device__ __forceinline__ void run()
     {
-        start();
-        barrier_wait(BARRIER(q_full, 0), 0);
-        if (at.visits > 0)
-            walk();
-        finish();
+        uint32_t n = 0; /* visits so far */
+        factor = p.scale * 1.44269504088896340736f;
+#pragma unroll 1
+        for (uint32_t i = 0;; i++) {
+            const work_item item = take_item(s, i);
+            if (item.block < 0)
+                break;
+            start(item);
+            barrier_wait(BARRIER(q_full, group), i & 1);
+            start_together();
+            const bool walks = visits > 0;
+            if (walks)
+                walk(n);
+            finish(s.x->item[i % ITEMS_KNOWN], i); /* read again: not worth registers till now */
+            if (!walks && thread == 0)             /* by now all have seen that q rows were there */
+                barrier_arrive(BARRIER(q_empty, group));
+            leave_item(s, i, thread);
+        }
     }
 };
 

@@ -36,8 +36,8 @@ template <int dim> struct tile {
 enum { SLOTS = 8, GATE_VISITS = 4, VISITS_AT_ONCE = 32, VISITS_KNOWN = 4 * VISITS_AT_ONCE };
 static_assert(HOPPER_V_STAGES == 2 && SLOTS == 2 * GATE_VISITS, "what the gate was proved for");
 
-/* Named barriers. GROUP_BARRIER: one a consumer warpgroup. */
-enum { LIST_BARRIER = 1, GROUP_BARRIER = 2 };
+/* Named barriers: of all consumers, and one a consumer warpgroup. */
+enum { CONSUMERS_BARRIER = 1, GROUP_BARRIER = 2 };
 
 /* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
 constexpr uint32_t KEEP = 1u << 29, ALL_KEEP = 7 * KEEP, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
@@ -60,17 +60,52 @@ union __align__(16) row_memory
     } estimate;
 };
 
-/* By visit n: `wanted` once somebody keeps it, or all skip it; `done` when all warps are through
- * with it; `v_ready` when its V tile is there, or nobody needs it. */
+/* The `groups` x 64 q rows of a (batch, head) that a thread block is at work on. */
+struct __align__(16) work_item
+{
+    int32_t block, head, batch; /* block: the first decision block; -1: no more work */
+    int32_t visits;             /* key blocks to walk */
+    float limit;                /* of the rule */
+
+    /* Of q, the first. */
+    __device__ __forceinline__ int row() const
+    {
+        return block * HOPPER_BLOCK_Q;
+    }
+    /* Where (batch, head) is in compact arrays. */
+    __device__ __forceinline__ int64_t head_index(const hopper_params &p) const
+    {
+        return (int64_t)batch * p.heads_q + head;
+    }
+    __device__ __forceinline__ int head_kv(const hopper_params &p) const
+    {
+        return head / (p.heads_q / p.heads_kv);
+    }
+    __device__ __forceinline__ int64_t first_entry(const hopper_params &p) const
+    {
+        return batch * p.list_stride[0] + head * p.list_stride[1] +
+               row() / p.visit_q * p.list_stride[2];
+    }
+};
+
+/* Work items known at once: what loads is ahead of what computes. The next one is taken when so
+ * many visits are left to load. */
+enum { ITEMS_KNOWN = 2, LAST_VISITS = 4 };
+
+/* By work item: `item_ready` once it is known, `item_taken` when all are through with it. By visit
+ * n, counted over all items of the block: `wanted` once somebody keeps it, or all skip it; `done`
+ * when all warps are through with it; `v_ready` when its V tile is there, or nobody needs it. */
 struct exchange {
-    uint64_t q_full;
+    uint64_t item_ready[ITEMS_KNOWN], item_taken[ITEMS_KNOWN];
+    uint64_t q_full[HOPPER_MOST_GROUPS], q_empty[HOPPER_MOST_GROUPS]; /* by work item */
     uint64_t k_full[HOPPER_K_STAGES], k_empty[HOPPER_K_STAGES];
     uint64_t wanted[SLOTS], done[SLOTS], v_ready[SLOTS];
     uint64_t gate; /* by the recorder after every fourth visit, by the V producer two later */
     uint32_t votes[SLOTS]; /* how many skip; KEPT << group for each warpgroup that keeps */
     visit_entry visit[VISITS_KNOWN];
     float4 lost[HOPPER_MOST_GROUPS][2], spent[HOPPER_MOST_GROUPS][2]; /* parity; a warp each */
-    float recall[HOPPER_MOST_GROUPS][4];
+    float recall[HOPPER_MOST_GROUPS][ITEMS_KNOWN][4];
+    work_item item[ITEMS_KNOWN];
     row_memory memory[HOPPER_MOST_GROUPS][HOPPER_BLOCK_Q];
 };
 static_assert(sizeof(exchange) <= HOPPER_EXCHANGE_BYTES, "room for it");
@@ -102,56 +137,28 @@ template <int dim, int groups> struct shared_layout {
 /* Waits for visit n's phase of one of the barriers by visit. */
 #define WAIT_FOR_VISIT(field, n) barrier_wait(BARRIER(field, (n) % SLOTS), (n) / SLOTS & 1)
 
-/* ---- Who works on what ------------------------------------------------------------------ */
+/* ---- Work items, by each role ------------------------------------------------------------ */
 
-/* What was derived from blockIdx stays there, rather than in registers. */
-struct place {
-    int visits; /* key blocks to walk */
-    rfa_skip_rule rule;
-
-    __device__ __forceinline__ int batch() const
-    {
-        return blockIdx.z;
-    }
-    __device__ __forceinline__ int head() const
-    {
-        return blockIdx.y;
-    }
-    /* Of q, the first that the thread block works on. */
-    template <int groups> __device__ __forceinline__ int decision_block() const
-    {
-        return blockIdx.x * groups;
-    }
-    template <int groups> __device__ __forceinline__ int row() const
-    {
-        return decision_block<groups>() * HOPPER_BLOCK_Q;
-    }
-    /* Where (batch, head) is in compact arrays. */
-    __device__ __forceinline__ int64_t head_index(const hopper_params &p) const
-    {
-        return (int64_t)batch() * p.heads_q + head();
-    }
-    __device__ __forceinline__ int head_kv(const hopper_params &p) const
-    {
-        return head() / (p.heads_q / p.heads_kv);
-    }
-    template <int groups>
-    __device__ __forceinline__ int64_t first_entry(const hopper_params &p) const
-    {
-        return batch() * p.list_stride[0] + head() * p.list_stride[1] +
-               row<groups>() / p.visit_q * p.list_stride[2];
-    }
-};
-
-template <int groups> __device__ __forceinline__ place find_place(const hopper_params &p)
+/* The block's i-th, once it is known. */
+template <class layout> __device__ __forceinline__ work_item take_item(const layout &s, uint32_t i)
 {
-    place at;
-    at.visits = (int)((p.len_k + HOPPER_BLOCK_K - 1) / HOPPER_BLOCK_K);
-    if (p.list)
-        at.visits = p.list_counts[at.head_index(p) * p.groups + at.row<groups>() / p.visit_q];
-    float limit = p.limits ? p.limits[at.head_index(p)] : p.limit;
-    at.rule = {p.rule, limit, p.share, p.pace, {0.f, 0.f}};
-    return at;
+    barrier_wait(BARRIER(item_ready, i % ITEMS_KNOWN), i / ITEMS_KNOWN & 1);
+    return s.x->item[i % ITEMS_KNOWN];
+}
+
+/* By all threads of the role, the first of which speaks for them all if it is a warp; a warpgroup
+ * has come through a barrier since it last looked. */
+template <class layout>
+__device__ __forceinline__ void leave_item(const layout &s, uint32_t i, int thread)
+{
+    __syncwarp();
+    if (thread == 0)
+        barrier_arrive(BARRIER(item_taken, i % ITEMS_KNOWN));
+}
+
+__device__ __forceinline__ rfa_skip_rule rule_of(const hopper_params &p, float limit)
+{
+    return {p.rule, limit, p.share, p.pace, {0.f, 0.f}};
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* The warps that load tiles: one keeps a ring of K tiles filled, one brings V tiles. */
+/* The warps that load tiles: one finds work and keeps a ring of K tiles filled, one brings Q, one
+ * V. */
 #ifndef RFA_HOPPER_PRODUCER_CUH
 #define RFA_HOPPER_PRODUCER_CUH
 
@@ -20,80 +21,174 @@ __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, u
     }
 }
 
-/* ---- Q, the visits, K ---------------------------------------------------------------------- */
+/* ---- Work, the visits, K ------------------------------------------------------------------- */
 
 template <int dim, walk_mode mode, int groups> struct key_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
-    const place &at;
     int lane;
+    ring<HOPPER_K_STAGES> stage;
 
-    __device__ __forceinline__ void load_q()
+    __device__ __forceinline__ work_item find_item(uint32_t number)
     {
-        uint32_t barrier = BARRIER(q_full, 0);
-        barrier_arrive_expect(barrier, groups * t::q_bytes);
-        for (int group = 0; group < groups; group++)
-            for (int half = 0; half < t::halves; half++)
-                load_box(s.q + group * t::q_bytes + half * t::q_half, &p.q, barrier, half * 64,
-                         at.row<groups>() + group * HOPPER_BLOCK_Q, at.head(), at.batch());
+        work_item item = {-1, 0, 0, 0, 0};
+        if (number >= (uint32_t)p.items)
+            return item;
+        int head = (int)number / p.items_head;
+        item.block = (int)number % p.items_head * groups;
+        item.head = head % p.heads_q;
+        item.batch = head / p.heads_q;
+        item.visits = (int)((p.len_k + HOPPER_BLOCK_K - 1) / HOPPER_BLOCK_K);
+        if (p.list)
+            item.visits = p.list_counts[item.head_index(p) * p.groups + item.row() / p.visit_q];
+        item.limit = p.limits ? p.limits[item.head_index(p)] : p.limit;
+        return item;
+    }
+
+    /* The number of the item after `number`: known to lane 0, and not at once. */
+    __device__ __forceinline__ uint32_t number_after(uint32_t number)
+    {
+        if (!p.taken)
+            return number + gridDim.x;
+        return lane == 0 ? gridDim.x + atomicAdd(p.taken, 1u) : 0;
+    }
+
+    /* To all roles, when all are through with the one before the last. */
+    __device__ __forceinline__ void announce(uint32_t i, const work_item &item)
+    {
+        barrier_wait(BARRIER(item_taken, i % ITEMS_KNOWN), (i / ITEMS_KNOWN & 1) ^ 1);
+        if (lane == 0) {
+            s.x->item[i % ITEMS_KNOWN] = item;
+            barrier_arrive(BARRIER(item_ready, i % ITEMS_KNOWN));
+        }
     }
 
     /* Flags of the warpgroups whose rows keep all they visit. */
-    __device__ __forceinline__ uint32_t dense_groups()
+    __device__ __forceinline__ uint32_t dense_groups(const work_item &item)
     {
         uint32_t flags = 0;
         for (int group = 0; group < groups; group++) {
-            int block = at.decision_block<groups>() + group;
-            bool dense = at.rule.limit != at.rule.limit ||
+            int block = item.block + group;
+            bool dense = item.limit != item.limit ||
                          (p.dense_rows && block < p.blocks_q && p.dense_rows[block]);
             flags |= dense ? KEEP << group : 0;
         }
         return flags;
     }
 
-    /* Puts the visits from n on where the others find them, one a lane. */
-    __device__ __forceinline__ void read_list(int n, uint32_t flags)
+    /* Puts the item's visits from k on where the others find them, one a lane. n: its first. */
+    __device__ __forceinline__ void read_list(const work_item &item, uint32_t n, int k,
+                                              uint32_t flags)
     {
-        int slot = n + lane;
-        bool listed = slot < at.visits;
-        int64_t first = at.first_entry<groups>(p);
+        int slot = k + lane;
+        bool listed = slot < item.visits;
+        int64_t first = item.first_entry(p);
         int block = listed && p.list ? p.list[first + slot] : slot;
         visit_entry entry = {(uint32_t)block | flags, {0, 0, 0}};
         if (mode != WALK_DENSE &&
-            (n + lane == 0 || (listed && p.always_keep && p.always_keep[block] & 1)))
+            (slot == 0 || (listed && p.always_keep && p.always_keep[block] & 1)))
             entry.block |= ALL_KEEP;
         if ((int64_t)(block + 1) * HOPPER_BLOCK_K > p.len_k)
             entry.block |= RAGGED;
         float rest =
             listed && p.list && p.list_rest ? p.list_rest[first + slot] : RFA_NO_PREDICTION;
         if (mode == WALK_ESTIMATED || mode == WALK_EXACT)
-            entry.budget = rfa_budget_of_visit(at.rule, (float)slot, (float)at.visits, rest);
-        s.x->visit[slot % VISITS_KNOWN] = entry;
+            entry.budget =
+                rfa_budget_of_visit(rule_of(p, item.limit), (float)slot, (float)item.visits, rest);
+        s.x->visit[(n + slot) % VISITS_KNOWN] = entry;
+        __syncwarp();
     }
 
-    __device__ __forceinline__ void run()
+    /* The item's visits from .. end - 1. first: its first. */
+    __device__ __forceinline__ void load_keys(const work_item &item, uint32_t first, uint32_t flags,
+                                              int from, int end)
     {
-        ring<HOPPER_K_STAGES> stage;
-        uint32_t flags = mode == WALK_DENSE ? 0 : dense_groups();
-        if (lane == 0)
-            load_q();
-        read_list(0, flags);
-        group_sync(LIST_BARRIER, 64); /* with the warp that brings V */
+        int head_kv = item.head_kv(p);
 #pragma unroll 1
-        for (int n = 0; n < at.visits; n++) {
-            if (n % VISITS_AT_ONCE == 0) { /* a batch ahead: V tiles come ahead of their visit */
-                read_list(n + VISITS_AT_ONCE, flags);
-                __syncwarp();
-            }
+        for (int k = from; k < end; k++) {
+            const uint32_t n = first + k;
+            /* Half a batch ahead: V tiles come ahead of their visit. */
+            if (k % VISITS_AT_ONCE == VISITS_AT_ONCE / 2)
+                read_list(item, first, k + VISITS_AT_ONCE / 2, flags);
             if (mode != WALK_DENSE && n % GATE_VISITS == 0 && n >= SLOTS)
                 barrier_wait(BARRIER(gate, 0), n / GATE_VISITS & 1);
             barrier_wait(BARRIER(k_empty, stage.stage), stage.parity ^ 1);
             if (lane == 0)
                 load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes, BARRIER(k_full, stage.stage),
-                               s.x->visit[n % VISITS_KNOWN].block, at.head_kv(p), at.batch());
+                               s.x->visit[n % VISITS_KNOWN].block, head_kv, item.batch);
             stage.next();
             __syncwarp();
+        }
+    }
+
+    /* Loads the item's keys; answers the next one's number. That is taken late: a block that sits
+     * on an item behind a long one keeps it from others. */
+    __device__ __forceinline__ uint32_t walk(const work_item &item, uint32_t n, uint32_t flags,
+                                             uint32_t number)
+    {
+        const int last = item.visits > LAST_VISITS ? item.visits - LAST_VISITS : 0;
+        load_keys(item, n, flags, 0, last);
+        number = number_after(number);
+        load_keys(item, n, flags, last, item.visits);
+        return __shfl_sync(~0u, number, 0);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        uint32_t n = 0; /* visits so far */
+        uint32_t number = blockIdx.x;
+#pragma unroll 1
+        for (uint32_t i = 0;; i++) {
+            const work_item item = find_item(number);
+            uint32_t flags = 0;
+            if (item.block >= 0) {
+                flags = mode == WALK_DENSE ? 0 : dense_groups(item);
+                read_list(item, n, 0, flags);
+            }
+            announce(i, item);
+            if (item.block < 0)
+                break;
+            number = walk(item, n, flags, number);
+            n += (uint32_t)item.visits;
+        }
+    }
+};
+
+/* ---- Q ------------------------------------------------------------------------------------- */
+
+/* A lane brings each warpgroup's rows, when the warpgroup has computed the last scores of those
+ * before, whatever the others have. */
+template <int dim, int groups> struct query_producer {
+    using t = tile<dim>;
+    const hopper_params &p;
+    const shared_layout<dim, groups> &s;
+    int lane;
+
+    __device__ __forceinline__ void load_rows(const work_item &item)
+    {
+        uint32_t barrier = BARRIER(q_full, lane);
+        barrier_arrive_expect(barrier, t::q_bytes);
+#pragma unroll
+        for (int half = 0; half < t::halves; half++)
+            load_box(s.q + lane * t::q_bytes + half * t::q_half, &p.q, barrier, half * 64,
+                     item.row() + lane * HOPPER_BLOCK_Q, item.head, item.batch);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+#pragma unroll 1
+        for (uint32_t i = 0;; i++) {
+            const work_item item = take_item(s, i);
+            if (item.block < 0)
+                break;
+            for (bool waits = lane < groups; __any_sync(~0u, waits); __nanosleep(100)) {
+                if (waits && barrier_passed(BARRIER(q_empty, lane), (i & 1) ^ 1)) {
+                    load_rows(item);
+                    waits = false;
+                }
+            }
+            leave_item(s, i, lane);
         }
     }
 };
@@ -106,22 +201,22 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
-    const place &at;
     int lane;
+    int head_kv, batch; /* of the work item */
 
-    __device__ __forceinline__ void load(int n)
+    __device__ __forceinline__ void load(uint32_t n)
     {
         if (n >= HOPPER_V_STAGES) /* all are through with what was there */
             WAIT_FOR_VISIT(done, n - HOPPER_V_STAGES);
         if (lane == 0)
             load_tile<dim>(&p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes,
-                           BARRIER(v_ready, n % SLOTS), s.x->visit[n % VISITS_KNOWN].block,
-                           at.head_kv(p), at.batch());
+                           BARRIER(v_ready, n % SLOTS), s.x->visit[n % VISITS_KNOWN].block, head_kv,
+                           batch);
     }
 
     /* Whether somebody keeps visit n. (If its tile was loaded ahead, all may be through with it
      * and the votes gone. Then the next one is not loaded ahead, no more.) */
-    __device__ __forceinline__ bool is_wanted(int n)
+    __device__ __forceinline__ bool is_wanted(uint32_t n)
     {
         WAIT_FOR_VISIT(wanted, n);
         bool kept = ((volatile uint32_t *)s.x->votes)[n % SLOTS] >= KEPT;
@@ -130,39 +225,52 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
 
     /* By now `done` of the visits whose V places were taken over has been seen to pass: those to
      * come may pass it again. */
-    __device__ __forceinline__ void open_gate(int n)
+    __device__ __forceinline__ void open_gate(uint32_t n)
     {
         if (mode != WALK_DENSE && n % GATE_VISITS == 1 && n > GATE_VISITS && lane == 0)
             barrier_arrive(BARRIER(gate, 0));
     }
 
+    /* kept: somebody keeps the visit before, and then visit n. */
+    __device__ __forceinline__ void visit(uint32_t n, bool &kept)
+    {
+        /* A tile that was fetched in vain may still be on its way to the same place. */
+        if (mode != WALK_DENSE && n >= HOPPER_V_STAGES)
+            WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
+        if (mode == WALK_DENSE || kept) {
+            load(n);
+            open_gate(n);
+            kept = mode == WALK_DENSE || is_wanted(n);
+        } else {
+            kept = is_wanted(n);
+            if (kept)
+                load(n);
+            else if (lane == 0) /* nobody waits for this phase, but it must pass */
+                barrier_arrive(BARRIER(v_ready, n % SLOTS));
+            open_gate(n);
+        }
+        __syncwarp();
+    }
+
     __device__ __forceinline__ void run()
     {
-        group_sync(LIST_BARRIER, 64); /* the first visits are known */
-        bool kept = true;             /* the visit before */
+        uint32_t n = 0;
 #pragma unroll 1
-        for (int n = 0; n < at.visits; n++) {
-            /* A tile that was fetched in vain may still be on its way to the same place. */
-            if (mode != WALK_DENSE && n >= HOPPER_V_STAGES)
-                WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
-            if (mode == WALK_DENSE || kept) {
-                load(n);
-                open_gate(n);
-                kept = mode == WALK_DENSE || is_wanted(n);
-            } else {
-                kept = is_wanted(n);
-                if (kept)
-                    load(n);
-                else if (lane == 0) /* nobody waits for this phase, but it must pass */
-                    barrier_arrive(BARRIER(v_ready, n % SLOTS));
-                open_gate(n);
-            }
-            __syncwarp();
+        for (uint32_t i = 0;; i++) {
+            const work_item item = take_item(s, i);
+            if (item.block < 0)
+                break;
+            bool kept = true; /* its first visit will be */
+            head_kv = item.head_kv(p);
+            batch = item.batch;
+#pragma unroll 1
+            for (int k = 0; k < item.visits; k++, n++)
+                visit(n, kept);
+            leave_item(s, i, lane);
         }
         /* The block must not end while a tile is on its way. */
-        for (int n = at.visits < HOPPER_V_STAGES ? 0 : at.visits - HOPPER_V_STAGES; n < at.visits;
-             n++)
-            WAIT_FOR_VISIT(v_ready, n);
+        for (uint32_t last = n < HOPPER_V_STAGES ? 0 : n - HOPPER_V_STAGES; last < n; last++)
+            WAIT_FOR_VISIT(v_ready, last);
     }
 };
 

@@ -7,33 +7,42 @@
 template <int dim, walk_mode mode, int groups> struct recorder {
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
-    const place &at;
     int lane;
-    int kept[groups]; /* of this lane's visits */
+    work_item at;
+    int kept[groups]; /* of this lane's visits, in the work item */
 
     __device__ __forceinline__ int block_of(int group)
     {
-        return at.decision_block<groups>() + group;
+        return at.block + group;
     }
 
     __device__ __forceinline__ uint32_t *words(int group)
     {
-        return p.decisions + at.batch() * p.decisions_stride[0] +
-               at.head() * p.decisions_stride[1] + block_of(group) * p.decisions_stride[2];
+        return p.decisions + at.batch * p.decisions_stride[0] + at.head * p.decisions_stride[1] +
+               block_of(group) * p.decisions_stride[2];
     }
 
     /* Votes on visit n, once everybody is through with it. */
-    __device__ __forceinline__ uint32_t take_votes(int n)
+    __device__ __forceinline__ uint32_t take_votes(uint32_t n)
     {
         WAIT_FOR_VISIT(done, n);
         uint32_t votes = ((volatile uint32_t *)s.x->votes)[n % SLOTS];
         __syncwarp();
-        if (lane == 0) {
+        if (lane == 0)
             s.x->votes[n % SLOTS] = 0;
-            if (n % GATE_VISITS == GATE_VISITS - 1)
-                barrier_arrive(BARRIER(gate, 0));
-        }
+        if (n % GATE_VISITS == GATE_VISITS - 1)
+            open_gate(n);
         return votes;
+    }
+
+    /* Not before the V producer has opened it the time before, two visits ago: the last visit of a
+     * work item may be done without keys that the gate held back. */
+    __device__ __forceinline__ void open_gate(uint32_t n)
+    {
+        if (n > GATE_VISITS)
+            WAIT_FOR_VISIT(v_ready, n - 1);
+        if (lane == 0)
+            barrier_arrive(BARRIER(gate, 0));
     }
 
     __device__ __forceinline__ void write(int group, uint32_t block)
@@ -43,22 +52,21 @@ template <int dim, walk_mode mode, int groups> struct recorder {
             atomicOr(words(group) + block / 32, 1u << block % 32);
     }
 
-    /* 32 visits, one a lane. */
-    __device__ __forceinline__ void record(int first)
+    /* The item's next 32 visits, one a lane: from the k-th, n of all, on. */
+    __device__ __forceinline__ void record(uint32_t n, int k)
     {
-        int count = at.visits - first < 32 ? at.visits - first : 32;
-        int slot = first + lane;
+        int count = at.visits - k < 32 ? at.visits - k : 32;
         uint32_t own = lane < count && mode == WALK_DENSE ? ALL_KEPT : 0, block;
 #pragma unroll 1
         for (int i = 0; i < count && mode != WALK_DENSE; i++) {
-            uint32_t votes = take_votes(first + i);
+            uint32_t votes = take_votes(n + i);
             own = lane == i ? votes : own;
         }
         if (mode == WALK_DENSE)
-            block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry<groups>(p) + slot]
-                                                      : slot);
+            block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry(p) + k + lane]
+                                                      : k + lane);
         else /* not yet written over: the gate saw to it */
-            block = s.x->visit[slot % VISITS_KNOWN].block & BLOCK_BITS;
+            block = s.x->visit[(n + lane) % VISITS_KNOWN].block & BLOCK_BITS;
 #pragma unroll
         for (int group = 0; group < groups; group++)
             if (own & KEPT << group)
@@ -78,12 +86,8 @@ template <int dim, walk_mode mode, int groups> struct recorder {
         __syncwarp(); /* before bits are set */
     }
 
-    __device__ __forceinline__ void run()
+    __device__ __forceinline__ void report()
     {
-        clear();
-#pragma unroll 1
-        for (int n = 0; n < at.visits; n += 32)
-            record(n);
 #pragma unroll
         for (int group = 0; group < groups; group++) {
 #pragma unroll 1
@@ -91,6 +95,24 @@ template <int dim, walk_mode mode, int groups> struct recorder {
                 kept[group] += __shfl_xor_sync(~0u, kept[group], step);
             if (lane == 0 && p.block_kept && block_of(group) < p.blocks_q)
                 p.block_kept[at.head_index(p) * p.blocks_q + block_of(group)] = kept[group];
+        }
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        uint32_t n = 0; /* visits before the item's */
+#pragma unroll 1
+        for (uint32_t i = 0;; i++) {
+            at = take_item(s, i);
+            if (at.block < 0)
+                break;
+            clear();
+#pragma unroll 1
+            for (int k = 0; k < at.visits; k += 32)
+                record(n + k, k);
+            report();
+            leave_item(s, i, lane);
+            n += (uint32_t)at.visits;
         }
     }
 };
