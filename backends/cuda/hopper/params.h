@@ -2,9 +2,10 @@
  * as its __grid_constant__ parameter, and the numbers the host needs to launch
  * it. Plain C, so that host code without nvcc can fill it.
  *
- * Launch: at most as many thread blocks as run at once and as there are work items. An item is the next `rows` q rows of a (batch, head), heads after rows and batch entries after heads,
- * so that neighbours in time share one head's K and V in L2; rows, 192 or 128, is the last part of
- * a kernel's name, a thread block has rows / 64 = `groups` consumer warpgroups,
+ * Launch: at most as many thread blocks as run at once and as there are work items. An item is the
+ * next `rows` q rows of a (batch, head), heads after rows and batch entries after heads, so that
+ * neighbours in time share one head's K and V in L2; rows, 192 or 128, is the last part of a
+ * kernel's name, a thread block has rows / 64 = `groups` consumer warpgroups,
  * HOPPER_THREADS(groups) threads and HOPPER_SHARED_BYTES(head_dim, groups) of dynamic shared memory
  * (raise CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). With lists, visit_q is a multiple
  * of rows.
@@ -89,12 +90,12 @@ typedef struct hopper_params {
 
     int64_t len_q, len_k;
     int32_t heads_q, heads_kv, dim_v;
-    int32_t blocks_q; /* ceil(len_q / 64) */
+    int32_t blocks_q;          /* ceil(len_q / 64) */
     int32_t items_head, items; /* of a head, ceil(len_q / rows); in all */
     /* Zeroed: how many items beyond each block's first are taken. A block that is all but through
      * with one takes the next: who has less to do gets more. NULL: blocks take items in turn. */
     uint32_t *taken;
-    int32_t rule;     /* RFA_SKIP_* of backends/skip_rule.h */
+    int32_t rule; /* RFA_SKIP_* of backends/skip_rule.h */
     int32_t out_f32;
     float scale; /* > 0 */
     float limit, share, pace;
