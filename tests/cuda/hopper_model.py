@@ -522,7 +522,8 @@ class Block:
         add("the K producer", KeyProducer(self).run())
         add("the V producer", ValueProducer(self).run())
         add("the recorder", Recorder(self).run())
-        lanes_wait_together = self.scheduler.chance.random() < 0.5  # as the assembler likes
+        # The kernel's need not, but a wait instead of its polling would make them.
+        lanes_wait_together = self.scheduler.chance.random() < 0.5
         for lane in range(self.groups):
             add(f"lane {lane} of the Q producer",
                 QueryProducer(self, lane, lanes_wait_together).run())
@@ -1157,7 +1158,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="of the first")
     settings = parser.parse_args()
     results = [check_kind(kind, settings.schedules, settings.seed)
-               for kind in ALL_KINDS + V_PRODUCER_KINDS + V_TILE_KINDS + K_TILE_KINDS]
+               for kind in ALL_KINDS + V_PRODUCER_KINDS + V_TILE_KINDS + K_TILE_KINDS +
+               RECORDER_KINDS]
     results += [check_breakage(breakage, settings.seed)
                 for breakage in breakages(kernel_protocol())]
     print(f"{results.count(True)} passed, {results.count(False)} failed, 0 skipped")
