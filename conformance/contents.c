@@ -58,39 +58,26 @@ static void add_scene(const conformance_case *c, int tensor, int64_t row, double
     add_direction(c, STREAM_SCENE, scene, amount, values);
 }
 
-static void add_sinks(const conformance_case *c, int tensor, int64_t row, double *values)
+/* Queries and, of the keys, the `chosen` ones point the same way: so far are these above others. */
+static void raise_logits(const conformance_case *c, int tensor, bool chosen, double logits,
+                         double *values)
 {
     if (tensor == CASE_Q)
-        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 6), values);
-    else if (row < RFA_SINK_KEYS)
-        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 6), values);
+        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, logits), values);
+    else if (chosen)
+        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, logits), values);
 }
 
-static void add_dominant(const conformance_case *c, int tensor, int64_t row, double *values)
+static bool is_dominant(const conformance_case *c, int64_t row)
 {
     rng r = stream(c, STREAM_PLANT, 0, 0, 0);
-    int64_t at = rng_below(&r, c->total_k);
-    if (tensor == CASE_Q)
-        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 25), values);
-    else if (row == at)
-        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 25), values);
+    return row == rng_below(&r, c->total_k);
 }
 
-static void add_spikes(const conformance_case *c, int tensor, int64_t row, double *values)
+static bool is_spike(const conformance_case *c, int64_t row)
 {
     rng r = stream(c, STREAM_PLANT, 0, 0, row);
-    if (tensor == CASE_Q)
-        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 25), values);
-    else if (rng_once_in(&r, 24))
-        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 25), values);
-}
-
-static void add_cliff(const conformance_case *c, int tensor, int64_t row, double *values)
-{
-    if (tensor == CASE_Q)
-        add_direction(c, STREAM_DIRECTION, 0, q_amount(c, 83.5), values);
-    else if (row >= c->total_k / 2)
-        add_direction(c, STREAM_DIRECTION, 0, k_amount(c, 83.5), values);
+    return rng_once_in(&r, 24);
 }
 
 static void plant_nonfinite(const conformance_case *c, int tensor, int64_t batch, int64_t head,
@@ -134,13 +121,13 @@ static void shape_logits(const conformance_case *c, int tensor, int64_t row, dou
     if (c->data == DATA_CLUSTERS)
         add_scene(c, tensor, row, values);
     if (c->data == DATA_SINKS)
-        add_sinks(c, tensor, row, values);
+        raise_logits(c, tensor, row < RFA_SINK_KEYS, 6, values);
     if (c->data == DATA_SPIKES)
-        add_spikes(c, tensor, row, values);
+        raise_logits(c, tensor, is_spike(c, row), 25, values);
     if (c->data == DATA_DOMINANT)
-        add_dominant(c, tensor, row, values);
+        raise_logits(c, tensor, is_dominant(c, row), 25, values);
     if (c->data == DATA_CLIFF)
-        add_cliff(c, tensor, row, values);
+        raise_logits(c, tensor, row >= c->total_k / 2, 83.5, values);
 }
 
 void case_row(const conformance_case *c, int tensor, int64_t batch, int64_t head, int64_t row,
