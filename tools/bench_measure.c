@@ -207,10 +207,10 @@ static rfa_status time_variant(bench_job *job, const bench_variant *variant, ben
     args.v = device_tensor_there(&job->tensors.v);
     args.out = device_tensor_there(&job->tensors.out);
     rfa_status status = take_over(job, &args, err);
-    if (status != RFA_OK)
-        return status;
-    return bench_time_calls(job->ctx, job->timer, &args, row->calls, seconds,
-                            &row->host_times[row->rounds], err);
+    if (status == RFA_OK)
+        status = bench_time_calls(job->ctx, job->timer, &args, row->calls, seconds,
+                                  &row->host_times[row->rounds], err);
+    return status;
 }
 
 /* ---- one device ---- */

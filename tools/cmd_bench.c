@@ -11,8 +11,7 @@
 static const char about[] =
     "Times dense and sparse attention, each variant in turn, several rounds, each of which begins "
     "with another. Every variant first proves itself against the float64 oracle on a sample of "
-    "decision blocks; one that is wrong is "
-    "not timed, and the exit status says so.\n\n"
+    "decision blocks; one that is wrong is not timed, and the exit status says so.\n\n"
     "Inputs are the synthetic video workload of --preset or --grid, gathered into cubes, or with "
     "--shape one row of tokens. With --peer torch, PyTorch's scaled_dot_product_attention runs on "
     "the same tensors, device and number of threads, in turn with the others; on a CPU either side "

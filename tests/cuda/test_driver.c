@@ -174,8 +174,8 @@ static int calls_only_launch(void)
 /* Blocks of threads that the attention of a problem of many heads starts. */
 static unsigned count_blocks(void)
 {
-    const problem_kind kind = {"many heads",           {kDLBfloat, 16, 1}, 1, 40, 40, 200, 300, 64,
-                               .rule = RFA_RULE_DENSE, .launches = 2};
+    const problem_kind kind = {"many heads", {kDLBfloat, 16, 1},    1, 40, 40, 200, 300,
+                               64,           .rule = RFA_RULE_DENSE};
     rfa_context *ctx;
     problem p;
     unsigned blocks = 0;
