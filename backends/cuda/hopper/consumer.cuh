@@ -405,7 +405,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         float mass[2] = {0, 0}, top[2] = {0, 0};
 #pragma unroll 1
         for (;;) {
-            if (!keys_ready) /* here, not at the loop's end: 5 % at head dim 64 */
+            if (!keys_ready) /* not at the loop's end: 4 % of dense at head dim 64 */
                 barrier_wait(BARRIER(k_full, stage.stage), stage.parity);
             issue_scores(stage.stage);
             if (ends)
