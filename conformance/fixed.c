@@ -427,6 +427,101 @@ static void more_rows_with_lists(conformance_case *c)
     c->list_bad = true;
 }
 
+/* Causal, some 40 visits, of which rows that share a list see different ones. */
+static void causal_many_visits(conformance_case *c)
+{
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->len_q = 500;
+    c->len_k = 5100;
+    c->dim = c->dim_v = 128;
+    c->mask = RFA_MASK_CAUSAL;
+}
+
+static void causal_many_visits_estimated(conformance_case *c)
+{
+    causal_many_visits(c);
+    c->mass = RFA_MASS_ESTIMATED;
+    c->keep_keys[0] = (rfa_range){4700, 4950};
+    c->dense_queries[0] = (rfa_range){330, 331};
+    c->keep_key_count = c->dense_query_count = 1;
+}
+
+static void causal_many_visits_dense(conformance_case *c)
+{
+    causal_many_visits(c);
+    c->dtype = c->out_dtype = RFA_F16;
+    c->rule = RFA_RULE_DENSE;
+}
+
+static void causal_votes(conformance_case *c)
+{
+    causal_many_visits(c);
+    c->len_q = c->len_k = 900;
+    c->dim = c->dim_v = 64;
+    c->rule = RFA_RULE_ENERGY;
+    c->knob = -4;
+    c->flags = RFA_FLAG_TRACK_RECALL;
+}
+
+/* Sequences of which some are many times longer than others. */
+static void packed_uneven(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 900, 901, 901, 1100, 1292, 1360};
+    static const int32_t cu_k[] = {0, 10, 1500, 1600, 3300, 3492, 3700};
+    c->packed = true;
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->batch = 6;
+    c->heads = 4;
+    c->len_q = 900;
+    c->len_k = 1700;
+    c->total_q = 1370;
+    c->total_k = 3705;
+    c->dim = c->dim_v = 128;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+}
+
+static void packed_uneven_causal(conformance_case *c)
+{
+    packed_uneven(c);
+    c->mask = RFA_MASK_CAUSAL;
+    c->dtype = c->out_dtype = RFA_F16;
+    c->order = RFA_ORDER_PREDICTED;
+}
+
+/* A value that is not finite, in a tile of keys of which some rows see a part. */
+static void hidden_infinity(conformance_case *c)
+{
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->len_q = c->len_k = 192;
+    c->mask = RFA_MASK_CAUSAL;
+    c->data = DATA_NONFINITE;
+    c->seed = 15;
+}
+
+static void hidden_infinity_dense(conformance_case *c)
+{
+    hidden_infinity(c);
+    c->dtype = c->out_dtype = RFA_F16;
+    c->dim = c->dim_v = 128;
+    c->rule = RFA_RULE_DENSE;
+}
+
+/* The same in the sequence behind, in a tile that holds the end of the one before. */
+static void infinity_next_door(conformance_case *c)
+{
+    static const int32_t cu_q[] = {0, 100, 250}, cu_k[] = {0, 100, 250};
+    c->packed = true;
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->batch = 2;
+    c->len_q = c->len_k = 150;
+    c->total_q = c->total_k = 250;
+    memcpy(c->cu_q, cu_q, sizeof(cu_q));
+    memcpy(c->cu_k, cu_k, sizeof(cu_k));
+    c->data = DATA_NONFINITE;
+    c->seed = 5;
+}
+
 static void everything_kept_by_ranges(conformance_case *c)
 {
     c->keep_keys[0] = (rfa_range){0, c->len_k};
@@ -520,6 +615,15 @@ static const struct {
     CASE(grouped_predicted),
     CASE(packed_cubes_of_their_own),
     CASE(packed_cubes_alike),
+    CASE(causal_many_visits),
+    CASE(causal_many_visits_estimated),
+    CASE(causal_many_visits_dense),
+    CASE(causal_votes),
+    CASE(packed_uneven),
+    CASE(packed_uneven_causal),
+    CASE(hidden_infinity),
+    CASE(hidden_infinity_dense),
+    CASE(infinity_next_door),
 };
 
 size_t conformance_fixed_count(void)

@@ -21,12 +21,13 @@ SMALL = ["--grid", "2,8,8", "--heads", "1", "--dim", "32", "--rounds", "3", "--b
 # Speaks like tools/peer_torch.py, which it gets as its first argument.
 PEER = """#!/usr/bin/env python3
 import json, os, sys
-script, path, device, threads = sys.argv[1:5]
+script, path, device, threads, mask = sys.argv[1:6]
 log = open(os.environ["PEER_LOG"], "a")
 raw = open(path, "rb").read()
 header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
 q = header["q"]
-log.write("%s %s %s %s %s\\n" % (os.path.basename(script), device, threads, q["dtype"], q["shape"]))
+log.write("%s %s %s %s %s %s\\n" % (os.path.basename(script), device, threads, mask, q["dtype"],
+                                   q["shape"]))
 manner = os.environ.get("PEER_MANNER", "")
 if manner == "error":
     print("error there is no torch here", flush=True)
@@ -175,12 +176,20 @@ class Peer(unittest.TestCase):
         for row in rows[:2]:  # over the faster one
             self.assertAlmostEqual(row["speedup_peer"] * row["ms_median"], 1, 6)
         log = self.log.read_text().splitlines()
-        self.assertEqual(log[0], "peer_torch.py cpu 2 F16 [1, 128, 1, 32]")
+        self.assertEqual(log[0], "peer_torch.py cpu 2 none F16 [1, 128, 1, 32]")
         # A first call, one that is timed to see how many make a round, three rounds;
         # in turn with each other.
         self.assertEqual([line for line in log if "torch-one" in line],
                          2 * ["time torch-one 1"] + 3 * ["time torch-one 20"])
         self.assertEqual(log[-2:], ["time torch-one 20", "time torch-two 10"])
+
+    def test_causal(self):
+        done = self.bench("--json", "--dtype", "f16", "--causal")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        dense = json.loads(done.stdout)["rows"][0]
+        pairs = 128 * 129 / 2  # unmasked
+        self.assertAlmostEqual(dense["tflops"] * dense["ms_median"] / (4 * pairs * 32 / 1e9), 1, 6)
+        self.assertIn(" causal ", self.log.read_text().splitlines()[0])
 
     def test_rounds_begin_with_another_row_each(self):
         done = self.bench("--dtype", "f16", "--rounds", "4")

@@ -26,7 +26,7 @@ typedef struct bench_request {
     workload_spec workload; /* dtype is set per case */
     int64_t batch;
     bool video; /* a grid of video tokens; otherwise one row of tokens of kind diffuse */
-    bool cubes;
+    bool cubes, causal;
     rfa_order order;
     int32_t block_q, block_k, visit_q;
     bench_variant variants[BENCH_MAX_VARIANTS];
@@ -41,6 +41,7 @@ typedef struct bench_request {
 typedef struct bench_row {
     char backend[32], device[128], detail[128], dtype[8], label[64];
     int64_t batch, heads, len, dim;
+    double pairs;      /* of queries and keys, unmasked, in a head */
     char failure[256]; /* why it was not timed; "" if it was */
     bool failed;       /* wrong, not merely unsupported */
     rfa_counts counts;
@@ -50,7 +51,7 @@ typedef struct bench_row {
     double host_times[BENCH_MAX_ROUNDS]; /* seconds until a call returned; 0 for peers */
     double median, fastest, slowest;     /* seconds */
     double host;                         /* median of host_times */
-    double tflops;                       /* dense operations over the median */
+    double tflops;                       /* dense operations, of unmasked pairs, over the median */
     double over_dense;                   /* dense median / own median; 0: no dense */
     double over_peer;                    /* best peer median / own median; 0: no peer */
 } bench_row;

@@ -51,6 +51,8 @@ static bench_row *add_row(bench_result *result, const bench_job *job, const char
     row->heads = job->request->workload.heads;
     row->len = workload_tokens(&job->request->workload);
     row->dim = job->request->workload.dim;
+    row->pairs =
+        (double)row->len * (double)(job->request->causal ? row->len + 1 : 2 * row->len) / 2;
     return row;
 }
 
@@ -82,8 +84,7 @@ static void summarise(bench_row *row)
     row->fastest = row->times[0];
     row->slowest = row->times[count - 1];
     row->host = median_of(row->host_times, count);
-    double operations = 4.0 * (double)(row->batch * row->heads) * (double)row->len *
-                        (double)row->len * (double)row->dim;
+    double operations = 4.0 * (double)(row->batch * row->heads) * row->pairs * (double)row->dim;
     row->tflops = operations / row->median / 1e12;
 }
 
@@ -121,6 +122,7 @@ static rfa_attention_args variant_args(bench_job *job, const bench_variant *vari
     args.knob = (float)variant->knob;
     args.mass = variant->mass;
     args.knob_form = variant->scaled ? RFA_KNOB_SCALED : RFA_KNOB_DIRECT;
+    args.mask = r->causal ? RFA_MASK_CAUSAL : RFA_MASK_NONE;
     args.order = variant->listed > 0 ? RFA_ORDER_LIST : r->order;
     args.list_indices = device_tensor_there(&list_of(job, variant)->indices);
     args.list_counts = device_tensor_there(&list_of(job, variant)->counts);

@@ -89,7 +89,8 @@ static void exec_helper(const bench_request *request, const char *script, const 
         setenv("ONEDNN_MAX_CPU_ISA", avx2 ? "AVX2" : "AVX512_CORE_BF16", 1);
         setenv("MKL_ENABLE_INSTRUCTIONS", avx2 ? "AVX2" : "AVX512", 1);
     }
-    execlp(python, python, script, file, place, threads, (char *)NULL);
+    const char *mask = request->causal ? "causal" : "none";
+    execlp(python, python, script, file, place, threads, mask, (char *)NULL);
     _exit(127);
 }
 

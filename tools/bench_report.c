@@ -78,8 +78,8 @@ static void print_notes(FILE *out, const bench_result *result, const char *lead)
     fprintf(
         out,
         "%sms: median of the rounds, by the device's clock; spread: (slowest - fastest) / median; "
-        "host us: until a call returns, which on a CPU is all of it; TFLOP/s: 4 B H L^2 D over "
-        "the time, also where blocks were skipped\n",
+        "host us: until a call returns, which on a CPU is all of it; TFLOP/s: 4 B H L^2 D, or "
+        "half of that under the causal mask, over the time, also where blocks were skipped\n",
         lead);
 }
 

@@ -134,6 +134,10 @@ static const cli_option table[] = {
      .kind = CLI_FLAG,
      .value = FIELD(no_cubes),
      .help = "leave video tokens in raster order"},
+    {.name = "causal",
+     .kind = CLI_FLAG,
+     .value = FIELD(request.causal),
+     .help = "causal mask, for the peer too (implies --no-cubes)"},
     {.name = "block",
      .kind = CLI_INTEGERS,
      .value = FIELD(block),
@@ -264,7 +268,7 @@ static int complete(bench_options *o)
     r->visit_q = rfa_default_visit_q(r->block_q);
     if (o->block.count > 2)
         r->visit_q = (int32_t)o->block.values[2];
-    r->cubes = !o->no_cubes;
+    r->cubes = !o->no_cubes && !r->causal;
     r->order = (rfa_order)o->order;
     r->rounds = (int)o->rounds;
     r->threads = (int32_t)o->threads;

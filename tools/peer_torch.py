@@ -1,8 +1,9 @@
 """The PyTorch side of `rfa bench --peer torch`.
 
 argv: a safetensors file with q, k, v as (batch, seq, heads, dim); cpu or cuda:N; threads (0: as
-PyTorch likes). Says "ready NAME..." with the implementations of scaled_dot_product_attention that
-take these tensors, then answers each line "time NAME CALLS" with the seconds of one call.
+PyTorch likes); the mask, none or causal. Says "ready NAME..." with the implementations of
+scaled_dot_product_attention that take these tensors, then answers each line "time NAME CALLS" with
+the seconds of one call.
 """
 import json
 import sys
@@ -33,7 +34,7 @@ def load(path, device):
     return tensors
 
 
-def implementations(tensors, device):
+def implementations(tensors, device, causal):
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -44,7 +45,8 @@ def implementations(tensors, device):
     for name, backend in names.items():
         def call(backend=backend):
             with sdpa_kernel(backend), torch.no_grad():
-                return torch.nn.functional.scaled_dot_product_attention(*tensors)
+                return torch.nn.functional.scaled_dot_product_attention(
+                    *tensors, is_causal=causal)
         try:
             call()
             usable[name] = call
@@ -81,7 +83,7 @@ def main():
             torch.set_num_threads(threads)
         if device != "cpu":
             torch.cuda.set_device(device)  # events are made on the current one
-        usable = implementations(load(path, device), device)
+        usable = implementations(load(path, device), device, sys.argv[4] == "causal")
     except Exception as error:  # whatever it is, one line says it
         say("error " + " ".join(str(error).split()))
         return

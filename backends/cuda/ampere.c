@@ -42,7 +42,7 @@ static int tiles_of(const cuda_variant *v, const cuda_state *state)
 
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
-    return cuda_is_common(v, p) &&
+    return cuda_is_common(v, p) && !p->causal &&
            shared_bytes(v, AMPERE_FEWEST_TILES) <= (size_t)state->shared_memory;
 }
 

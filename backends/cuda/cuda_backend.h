@@ -160,6 +160,7 @@ typedef struct cuda_gathers {
 typedef struct cuda_layout {
     cuda_call call; /* without a workspace, its addresses mean nothing */
     cuda_gathers gather;
+    bool clear_v;  /* the place for gathered values: some of its rows are nobody's */
     bool prepared; /* tables and lists are made, beyond what a gather or the attention needs */
     size_t size;
 } cuda_layout;
@@ -192,6 +193,7 @@ struct cuda_variant {
     int32_t keys;  /* of a block, at most */
     bool small;    /* keys and values pass through shared memory 16 at a time */
     bool maps;     /* reads q, k and v through tensor maps */
+    bool varied;   /* for causal masks and packs, and only for these; Hopper */
     int32_t rows;  /* of q computed together; fast families */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */

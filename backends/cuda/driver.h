@@ -33,6 +33,7 @@
     X(MemFree)                                                                                     \
     X(MemcpyDtoHAsync)                                                                             \
     X(MemcpyHtoDAsync)                                                                             \
+    X(MemsetD32Async)                                                                              \
     X(ModuleGetFunction)                                                                           \
     X(ModuleLoadData)                                                                              \
     X(ModuleUnload)                                                                                \

@@ -9,8 +9,10 @@
 
 bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
+    const int64_t most = INT32_MAX - v->rows - HOPPER_BLOCK_K; /* coordinates of tensor maps */
     (void)state;
-    return cuda_is_common(v, p) && !p->packed;
+    return cuda_is_common(v, p) && v->varied == (p->causal || p->packed) && p->total_q <= most &&
+           p->total_k <= most;
 }
 
 /* ---- What they are given --------------------------------------------------------------------- */
@@ -36,11 +38,12 @@ static rfa_status encode_map(CUtensorMap *map, const cuda_driver *driver, const 
                              const cuda_rows *rows, int32_t dim, int64_t count, int64_t heads,
                              rfa_error *err)
 {
+    const int64_t batch = c->packed ? 1 : c->batch;
     const cuuint64_t sizes[4] = {(cuuint64_t)dim, (cuuint64_t)count, (cuuint64_t)heads,
-                                 (cuuint64_t)c->batch};
+                                 (cuuint64_t)batch};
     const cuuint64_t strides[3] = {map_stride(rows->stride[2], count),
                                    map_stride(rows->stride[1], heads),
-                                   map_stride(rows->stride[0], c->batch)};
+                                   map_stride(rows->stride[0], batch)};
     const cuuint32_t boxes[4] = {64, 64, 1, 1}, steps[4] = {1, 1, 1, 1};
     CUtensorMapDataType type =
         c->dtype == CUDA_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
@@ -54,11 +57,12 @@ static rfa_status encode_map(CUtensorMap *map, const cuda_driver *driver, const 
 static rfa_status encode_maps(hopper_params *h, const cuda_driver *driver, const cuda_call *c,
                               rfa_error *err)
 {
-    rfa_status status = encode_map(&h->q, driver, c, &c->seen_q, c->dim, c->len_q, c->heads_q, err);
+    rfa_status status =
+        encode_map(&h->q, driver, c, &c->seen_q, c->dim, c->total_q, c->heads_q, err);
     if (status == RFA_OK)
-        status = encode_map(&h->k, driver, c, &c->seen_k, c->dim, c->len_k, c->heads_kv, err);
+        status = encode_map(&h->k, driver, c, &c->seen_k, c->dim, c->total_k, c->heads_kv, err);
     if (status == RFA_OK)
-        status = encode_map(&h->v, driver, c, &c->seen_v, c->dim_v, c->len_k, c->heads_kv, err);
+        status = encode_map(&h->v, driver, c, &c->seen_v, c->dim_v, c->total_k, c->heads_kv, err);
     return status;
 }
 
@@ -95,11 +99,32 @@ static void set_lists(hopper_params *h, const cuda_call *c)
     h->dense_rows = c->dense_rows;
 }
 
+/* What the kernels for causal masks and packs want to know besides. */
+static void set_sequences(hopper_params *h, const cuda_call *c)
+{
+    h->sequences = c->sequence;
+    h->block_visits = c->block_visits;
+    h->batch = (int32_t)c->batch;
+    h->packed = c->packed;
+    h->causal = c->causal;
+    h->one_order = c->one_order;
+    h->blocks_k = (int32_t)c->blocks_k;
+}
+
+/* Of all heads, at most: of a pack, sequences' lengths are known to the device alone. */
+static int64_t most_items(const cuda_call *c, int rows)
+{
+    int64_t items = c->batch * cuda_ceil_div(c->len_q, rows);
+    if (c->packed)
+        items = cuda_min(items, c->total_q / rows + c->batch);
+    return c->heads_q * items; /* layout.c: blocks_q of all heads fit */
+}
+
 /* rows: of a work item */
 static void set_problem(hopper_params *h, const cuda_call *c, int rows)
 {
     h->items_head = (int32_t)cuda_ceil_div(c->len_q, rows);
-    h->items = (int32_t)(c->batch * c->heads_q * h->items_head); /* layout.c: blocks_q fit */
+    h->items = (int32_t)most_items(c, rows);
     h->taken = c->taken;
     h->len_q = c->len_q;
     h->len_k = c->len_k;
@@ -125,6 +150,8 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     set_problem(&h, c, v->rows);
     set_lists(&h, c);
     set_outputs(&h, c);
+    if (v->varied)
+        set_sequences(&h, c);
     int groups = v->rows / HOPPER_BLOCK_Q;
     CUresult result = state->driver->LaunchKernel(
         kernel, (unsigned)cuda_min(h.items, state->multiprocessors), 1, 1, HOPPER_THREADS(groups),

@@ -231,9 +231,9 @@ static bool needs_nothing(const rfa_problem *p, const cuda_variant *variant)
 {
     bool simple = p->rule == RFA_RULE_DENSE || p->rule == RFA_RULE_RECALL ||
                   (p->rule == RFA_RULE_ENERGY && !p->knob_scaled);
-    return variant && variant->maps && simple && !p->knobs.data && p->order == RFA_ORDER_RASTER &&
-           p->grid_count == 0 && p->keep_key_count == 0 && p->dense_query_count == 0 &&
-           !p->visit_order.data && !p->counts.data;
+    return variant && variant->maps && !variant->varied && simple && !p->knobs.data &&
+           p->order == RFA_ORDER_RASTER && p->grid_count == 0 && p->keep_key_count == 0 &&
+           p->dense_query_count == 0 && !p->visit_order.data && !p->counts.data;
 }
 
 /* ---- All of it ----------------------------------------------------------------------------------
@@ -266,6 +266,7 @@ static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *
         return;
     }
     l->gather.v = place_rows(&c->seen_v, &c->v, p, maps, p->heads_kv, p->total_k, p->dim_v, at);
+    l->clear_v = l->gather.v && variant->varied && p->packed;
     if (!l->prepared)
         return;
     place_tables(c, p, at);

@@ -77,10 +77,9 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
 {
     const int64_t most = 65535; /* of a grid's second and third size, which ampere's has */
     return v->dtype == p->dtype && p->dim <= v->width && p->dim_v <= v->width &&
-           v->walk == cuda_walk_of(p) && !p->causal && p->scale > 0 && p->block_q == 64 &&
-           p->block_k == 128 && p->visit_q % v->rows == 0 && p->heads_q <= most &&
-           p->batch <= most && p->len_q <= INT32_MAX - v->rows && p->len_k <= INT32_MAX - 128 &&
-           takes_pairs(p);
+           v->walk == cuda_walk_of(p) && p->scale > 0 && p->block_q == 64 && p->block_k == 128 &&
+           p->visit_q % v->rows == 0 && p->heads_q <= most && p->batch <= most &&
+           p->len_q <= INT32_MAX - v->rows && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
 }
 
 #define AMPERE_KERNEL(dtype_, name, width_, suffix, walk_)                                         \
@@ -97,32 +96,33 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
         AMPERE_KERNEL(dtype, name, width, estimated, ESTIMATED),                                   \
         AMPERE_KERNEL(dtype, name, width, exact, EXACT)
 
-#define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_, rows_)                                  \
+#define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_, rows_, varied_)                         \
     {                                                                                              \
-        .kernel = "hopper_" #name "_" #width_ "_" #suffix "_" #rows_, .image = CUDA_IMAGE_hopper,  \
+        .kernel = "hopper_" #name "_" #width_ "_" suffix, .image = CUDA_IMAGE_hopper,              \
         .family = CUDA_FAMILY_HOPPER, .dtype = (dtype_), .width = (width_), .rows = (rows_),       \
-        .maps = true, .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,                       \
+        .maps = true, .varied = (varied_), .walk = CUDA_WALK_##walk_, .takes = cuda_hopper_takes,  \
         .launch = cuda_hopper_launch                                                               \
     }
 
-#define HOPPER(dtype, name, width, rows)                                                           \
-    HOPPER_KERNEL(dtype, name, width, dense, DENSE, rows),                                         \
-        HOPPER_KERNEL(dtype, name, width, vote, VOTE, rows),                                       \
-        HOPPER_KERNEL(dtype, name, width, measured, MEASURED, rows),                               \
-        HOPPER_KERNEL(dtype, name, width, estimated, ESTIMATED, rows),                             \
-        HOPPER_KERNEL(dtype, name, width, exact, EXACT, rows)
+#define HOPPER_WALKS(dtype, name, width, suffix, rows, varied)                                     \
+    HOPPER_KERNEL(dtype, name, width, "dense" suffix, DENSE, rows, varied),                        \
+        HOPPER_KERNEL(dtype, name, width, "vote" suffix, VOTE, rows, varied),                      \
+        HOPPER_KERNEL(dtype, name, width, "measured" suffix, MEASURED, rows, varied),              \
+        HOPPER_KERNEL(dtype, name, width, "estimated" suffix, ESTIMATED, rows, varied),            \
+        HOPPER_KERNEL(dtype, name, width, "exact" suffix, EXACT, rows, varied)
+
+#define HOPPER(dtype, name, width)                                                                 \
+    HOPPER_WALKS(dtype, name, width, "_192", 192, false),                                          \
+        HOPPER_WALKS(dtype, name, width, "_128", 128, false),                                      \
+        HOPPER_WALKS(dtype, name, width, "_varied_192", 192, true)
 
 /* ---- All of them --------------------------------------------------------------------------- */
 
 const cuda_variant cuda_variants[] = {
-    HOPPER(RFA_BF16, bf16, 64, 192),
-    HOPPER(RFA_BF16, bf16, 128, 192),
-    HOPPER(RFA_F16, f16, 64, 192),
-    HOPPER(RFA_F16, f16, 128, 192),
-    HOPPER(RFA_BF16, bf16, 64, 128),
-    HOPPER(RFA_BF16, bf16, 128, 128),
-    HOPPER(RFA_F16, f16, 64, 128),
-    HOPPER(RFA_F16, f16, 128, 128),
+    HOPPER(RFA_BF16, bf16, 64),
+    HOPPER(RFA_BF16, bf16, 128),
+    HOPPER(RFA_F16, f16, 64),
+    HOPPER(RFA_F16, f16, 128),
     AMPERE(RFA_BF16, bf16, 64),
     AMPERE(RFA_BF16, bf16, 128),
     AMPERE(RFA_F16, f16, 64),

@@ -118,12 +118,19 @@ def kernel_protocol():
 
 
 class Mode(enum.Enum):
-    """As the kernel's walk_mode; measured votes wait where votes do."""
+    """As the kernel's walk_mode; measured votes wait where votes do. SEEN: dense of a varied
+    kernel, where warpgroups pass over what they do not see."""
 
     DENSE = "dense"
+    SEEN = "dense of what is seen"
     VOTES = "votes"
     ESTIMATED = "estimated"
     EXACT = "exact"
+
+    @property
+    def dense(self):
+        """Nobody votes, and V tiles are always loaded."""
+        return self in (Mode.DENSE, Mode.SEEN)
 
 
 # ---- Barriers -----------------------------------------------------------------------------------
@@ -429,7 +436,8 @@ class ExchangeSlot:
 
 class Decisions:
     """Random: which visits each warpgroup keeps, and which it weighs again. firsts: those that
-    begin a work item, which are kept and go by maxima at once."""
+    begin a work item, which go by maxima at once. All keep them but, in varied kernels, warpgroups
+    that see nothing of them."""
 
     def __init__(self, chance, mode, groups, visits, firsts, mostly_skips):
         densities = (0, 0.02, 0.1) if mostly_skips else (0, 0.02, 0.1, 0.3, 0.5, 0.8, 0.95, 1)
@@ -445,6 +453,18 @@ class Decisions:
         if mode is not Mode.DENSE:
             for group in range(groups):
                 self.decide(group, visits)
+            if mode is Mode.SEEN or chance.random() < 0.5:
+                self.pass_over(groups, range(visits) if mode is Mode.SEEN else sorted(firsts))
+
+    def pass_over(self, groups, visits):
+        """The last warpgroup that has rows sees all of a work item's visits."""
+        keeper = 0
+        for n in visits:
+            if n in self.firsts:
+                keeper = self.chance.randrange(groups)
+                for group in range(groups):
+                    self.keep[group][n] = self.chance.random() < 0.5
+            self.keep[keeper][n] = True
 
     def decide(self, group, visits):
         for n in range(visits):
@@ -533,7 +553,7 @@ class Block:
 
     @property
     def gated(self):
-        return self.mode is not Mode.DENSE and self.protocol.gate
+        return not self.mode.dense and self.protocol.gate
 
     def of_visit(self, barriers, n):
         return barriers[n % self.protocol.slots]
@@ -573,7 +593,7 @@ class Block:
 
     def run(self):
         self.scheduler.run()
-        if self.mode is Mode.DENSE:
+        if self.mode.dense:
             decided = []
         else:
             decided = [self.decisions.votes(n) for n in range(self.visits)]
@@ -700,7 +720,7 @@ class ValueProducer:
         yield from self.load(n)
         if self.block.protocol.gate_after_waits:
             yield from self.open_gate(n)
-        if self.block.mode is Mode.DENSE:
+        if self.block.mode.dense:
             return True
         # All may be through with it and the votes gone, so that this may be wrong: then the next
         # tile is not loaded ahead, no more.
@@ -723,8 +743,8 @@ class ValueProducer:
     def visit(self, n, kept):
         """kept: somebody keeps the visit before; then, returned by the generator, visit n."""
         block, protocol = self.block, self.block.protocol
-        sparse = block.mode is not Mode.DENSE
-        if sparse and n >= protocol.v_stages and protocol.vain_tiles_awaited:
+        in_vain = block.mode is not Mode.DENSE
+        if in_vain and n >= protocol.v_stages and protocol.vain_tiles_awaited:
             yield block.wait_for_visit(block.v_ready, n - protocol.v_stages)
         if not protocol.gate_after_waits:
             yield from self.open_gate(n)
@@ -795,7 +815,7 @@ class Recorder:
             if visits is None:
                 return
             yield  # clears what it writes
-            if block.mode is not Mode.DENSE:
+            if not block.mode.dense:
                 for first in range(n, n + visits, 32):
                     yield from self.record(first, min(first + 32, n + visits))
             if block.protocol.recorder_leaves:
@@ -838,6 +858,8 @@ class Consumer:
         if self.keep[n]:
             if self.protocol.v_read_before_done:
                 yield from self.say_done(n)
+        elif self.block.mode is Mode.SEEN:
+            yield from self.say_done(n)
         elif self.protocol.vote_before_done:
             yield from self.publish(n)
             yield from self.say_done(n)
@@ -916,9 +938,13 @@ class Consumer:
             yield self.sync  # tells whether all rows vote alike
         if mode is Mode.ESTIMATED and not again:
             yield from self.judge(n, again)
+        looks_ahead = mode.dense or (again and self.protocol.again_looks_ahead)
         if not self.keep[n]:
+            if looks_ahead:  # it passes, without having asked
+                yield from self.look_ahead(n)
+                yield self.sync
             return False
-        if mode is Mode.DENSE or (again and self.protocol.again_looks_ahead):
+        if looks_ahead:
             yield from self.look_ahead(n)
         yield self.sync  # tells whether weights fit
         return self.weigh_again[n] and not again
@@ -947,7 +973,7 @@ class Consumer:
             if again:
                 continue
             yield from self.release_keys(n)
-            if self.keep[n] and self.block.mode is not Mode.DENSE:
+            if self.keep[n] and not self.block.mode.dense:
                 yield from self.publish(n)
             if self.keep[n]:
                 yield from self.read_values(n)
@@ -976,7 +1002,7 @@ class Consumer:
             yield from self.block.leave_item(i)
 
     def start_together(self):
-        if self.block.mode is Mode.DENSE and self.visits >= self.protocol.long_walk:
+        if self.block.mode.dense and self.visits >= self.protocol.long_walk:
             yield self.block.consumers_barrier
 
     def run(self):
@@ -1021,9 +1047,10 @@ class Kind:
 
 GROUPS = (2, 3)
 ALL_KINDS = [Kind(mode, groups) for mode in Mode for groups in GROUPS]
-SPARSE_KINDS = [kind for kind in ALL_KINDS if kind.mode is not Mode.DENSE]
+SPARSE_KINDS = [kind for kind in ALL_KINDS if not kind.mode.dense]
+SEEN_KINDS = [kind for kind in ALL_KINDS if kind.mode is Mode.SEEN]
 V_PRODUCER_KINDS = [Kind(kind.mode, kind.groups, "the V producer") for kind in SPARSE_KINDS]
-V_TILE_KINDS = [Kind(kind.mode, kind.groups, "V tiles") for kind in SPARSE_KINDS]
+V_TILE_KINDS = [Kind(kind.mode, kind.groups, "V tiles") for kind in SPARSE_KINDS + SEEN_KINDS]
 K_TILE_KINDS = [Kind(kind.mode, kind.groups, "K tiles") for kind in SPARSE_KINDS]
 MAXIMA_K_TILE_KINDS = [kind for kind in K_TILE_KINDS if kind.mode is not Mode.EXACT]
 RECORDER_KINDS = [Kind(kind.mode, kind.groups, "the recorder") for kind in SPARSE_KINDS]
@@ -1043,7 +1070,7 @@ def random_items(chance, kind, protocol):
         step = chance.choice((1, protocol.gate_visits))
         return split(chance, protocol.gate_visits * chance.randint(1, 10), step)
     manner = chance.random()
-    if manner < (0.15 if kind.mode is Mode.DENSE else 0.05):  # dense, long walks start together
+    if manner < (0.15 if kind.mode.dense else 0.05):  # dense, long walks start together
         return split(chance, chance.randint(0, LONG_BLOCK), 1)
     if manner < 0.25:
         return [chance.randint(0, TINY) for _ in range(chance.randint(1, MANY_ITEMS))]

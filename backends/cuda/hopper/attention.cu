@@ -2,16 +2,17 @@
  * to launch them. */
 #include "attention.cuh"
 
-#define HOPPER_KERNEL(name, type, dim, mode, groups)                                               \
+#define HOPPER_KERNEL(name, type, dim, mode, groups, varied)                                       \
     extern "C" __global__ void __launch_bounds__(HOPPER_THREADS(groups), 1)                        \
         name(const __grid_constant__ hopper_params p)                                              \
     {                                                                                              \
-        attend<type, dim, mode, groups>(p);                                                        \
+        attend<type, dim, mode, groups, varied>(p);                                                \
     }
 
 #define HOPPER_SIZES(name, type, dim, mode)                                                        \
-    HOPPER_KERNEL(name##_128, type, dim, mode, 2)                                                  \
-    HOPPER_KERNEL(name##_192, type, dim, mode, 3)
+    HOPPER_KERNEL(name##_128, type, dim, mode, 2, false)                                           \
+    HOPPER_KERNEL(name##_192, type, dim, mode, 3, false)                                           \
+    HOPPER_KERNEL(name##_varied_192, type, dim, mode, 3, true)
 
 #define HOPPER_MODES(name, type, dim)                                                              \
     HOPPER_SIZES(name##_dense, type, dim, WALK_DENSE)                                              \

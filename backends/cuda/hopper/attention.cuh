@@ -40,6 +40,15 @@
  * `done`, and the recorder when a V tile says that the V producer did so before: else a model of
  * the barriers, tests/cuda/hopper_model.py, finds schedules that hang. Change it with them.)
  *
+ * Varied kernels (spans.cuh) take causal masks and packs. A warpgroup may see less of the keys than
+ * the last one of its item does, to which the list is cut: it passes visits over, as if it skipped
+ * them, with scores that are all masked. Rows that see a part of a tile have the rest masked, and
+ * where V holds an infinity or a NaN there, take its rows key by key.
+ *
+ * Checkers: racecheck reports what a lane of a warp reads or writes before __syncwarp() and hands
+ * over by the first lane's arrival (visits, by the K producer), and the same of a warpgroup after
+ * its named barrier (work items). Either barrier orders it, and the model knows the order.
+ *
  * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
  * alone):
  * - wgmma_begin() before each product;
@@ -101,7 +110,7 @@ template <int groups> __device__ __forceinline__ void prepare(const hopper_param
 template <int groups> constexpr int producer_registers = groups == 3 ? 32 : 24;
 template <int groups> constexpr int consumer_registers = groups == 3 ? 160 : 240;
 
-template <typename T, int dim, walk_mode mode, int groups>
+template <typename T, int dim, walk_mode mode, int groups, bool varied>
 __device__ __forceinline__ void attend(const hopper_params &p)
 {
     extern __shared__ char raw[];
@@ -114,21 +123,21 @@ __device__ __forceinline__ void attend(const hopper_params &p)
     if (group == 0) {
         registers_release<producer_registers<groups>>();
         if (warp == 0) {
-            key_producer<dim, mode, groups> me = {p, s, lane};
+            key_producer<dim, mode, groups, varied> me = {p, s, lane};
             me.run();
         } else if (warp == 1) {
-            value_producer<dim, mode, groups> me = {p, s, lane};
+            value_producer<dim, mode, groups, varied> me = {p, s, lane};
             me.run();
         } else if (warp == 2) {
-            recorder<dim, mode, groups> me = {p, s, lane};
+            recorder<dim, mode, groups, varied> me = {p, s, lane};
             me.run();
         } else {
-            query_producer<dim, groups> me = {p, s, lane};
+            query_producer<dim, groups, varied> me = {p, s, lane};
             me.run();
         }
     } else {
         registers_take<consumer_registers<groups>>();
-        consumer<T, dim, mode, groups> me = {p, s, group - 1, (int)threadIdx.x % 128};
+        consumer<T, dim, mode, groups, varied> me = {p, s, group - 1, (int)threadIdx.x % 128};
         me.run();
     }
 }

@@ -10,7 +10,7 @@ constexpr float ln_2 = 0.693147180559945309f;
 
 enum verdict { SKIP_BLOCK, KEEP_BLOCK, WEIGH_AGAIN };
 
-template <typename T, int dim, walk_mode mode, int groups> struct consumer {
+template <typename T, int dim, walk_mode mode, int groups, bool varied> struct consumer {
     using t = tile<dim>;
     static constexpr int out_registers = dim / 2;
     static constexpr bool votes = mode == WALK_VOTE || mode == WALK_MEASURED;
@@ -68,8 +68,14 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         wgmma_wait<0>();
         wgmma_pin(score);
-        if (__builtin_expect(listed & RAGGED, 0))
-            mask_past_end(score, (int)(p.len_k % HOPPER_BLOCK_K), thread % 4);
+        if (__builtin_expect(listed & RAGGED, 0)) {
+            if (varied) {
+                const int keys[2] = {keys_seen(listed, 0), keys_seen(listed, 1)};
+                mask_unseen(score, keys, thread % 4);
+            } else {
+                mask_past_end(score, (int)(p.len_k % HOPPER_BLOCK_K), thread % 4);
+            }
+        }
     }
 
     /* Output += weights times the V tile of visit n. */
@@ -92,6 +98,100 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         wgmma_wait<0>();
         wgmma_pin(out);
+    }
+
+    /* ---- Keys that rows do not see: varied kernels ---- */
+
+    /* Of the decision block. */
+    __device__ __forceinline__ int own_row(int r)
+    {
+        return thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+    }
+
+    __device__ __forceinline__ int32_t &row_keys(int r)
+    {
+        return s.x->row_keys[group][thread / 4 + 32 * r];
+    }
+
+    /* How many keys of a visit row r sees, the first ones. */
+    __device__ __forceinline__ int keys_seen(uint32_t listed, int r)
+    {
+        int keys = row_keys(r) - (int)(listed & block_bits<varied>)*HOPPER_BLOCK_K;
+        return keys < 0 ? 0 : keys < HOPPER_BLOCK_K ? keys : HOPPER_BLOCK_K;
+    }
+
+    /* Whether no row sees any: a visit that the warpgroup does not count. */
+    __device__ __forceinline__ bool passes(uint32_t listed)
+    {
+        return varied && __any_sync(~0u, (listed & PASSED << group) != 0);
+    }
+
+    __device__ __forceinline__ bool is_special(uint4 x)
+    {
+        const uint32_t exponent = is_bf16<T> ? 0x7f80u : 0x7c00u;
+        const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+        bool special = false;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            special |= (words[i] & exponent) == exponent || (words[i] >> 16 & exponent) == exponent;
+        return special;
+    }
+
+    /* Whether V's tile of visit n holds an infinity or a NaN, where some row does not see all of
+     * its keys: 0 times that would not be 0. Its rows beyond the sequence are another's. */
+    __device__ __forceinline__ bool hides_special(uint32_t listed, uint32_t n)
+    {
+        if (!varied || !__any_sync(~0u, (listed & RAGGED) != 0))
+            return false;
+        WAIT_FOR_VISIT(v_ready, n);
+        const uint32_t tile = s.v + n % HOPPER_V_STAGES * t::k_bytes + (uint32_t)thread * 16;
+        bool special = false;
+#pragma unroll 1
+        for (uint32_t at = 0; at < t::k_bytes; at += 128 * 16)
+            special |= is_special(load_shared(tile + at));
+        return __any_sync(~0u, !group_all(GROUP_BARRIER + group, 128, !special));
+    }
+
+    /* A row's weight of one of the keys that its four threads have in `word`. */
+    __device__ __forceinline__ float weight_of(float word, int key)
+    {
+        uint32_t pair = __shfl_sync(~0u, __float_as_uint(word), (thread % 32 & ~3) + key % 8 / 2);
+        float2 both = unpack<T>(pair);
+        return key % 2 ? both.y : both.x;
+    }
+
+    /* Output += packed weights times the V tile of visit n, key by key, of each row's first keys
+     * alone. */
+    __device__ __forceinline__ void add_values_by_key(uint32_t listed, uint32_t n)
+    {
+        const uint32_t tile = s.v + n % HOPPER_V_STAGES * t::k_bytes + thread % 4 * 4;
+#pragma unroll 1
+        for (int key = 0; key < HOPPER_BLOCK_K; key++) {
+            const bool later = key % 16 >= 8;
+            float low = weight_of(later ? score[2] : score[0], key);
+            float high = weight_of(later ? score[3] : score[1], key);
+            const bool low_sees = key < keys_seen(listed, 0),
+                       high_sees = key < keys_seen(listed, 1);
+            const uint32_t row = tile + (uint32_t)(key * 128 + key % 8 * 16); /* of chunk 0 */
+#pragma unroll
+            for (int i = 0; i < out_registers / 4; i++) {
+                float2 v =
+                    unpack<T>(load_shared_word((row ^ i % 8 * 16) + (uint32_t)(i / 8) * t::k_half));
+                if (low_sees) {
+                    out[4 * i] = fmaf(low, v.x, out[4 * i]);
+                    out[4 * i + 1] = fmaf(low, v.y, out[4 * i + 1]);
+                }
+                if (high_sees) {
+                    out[4 * i + 2] = fmaf(high, v.x, out[4 * i + 2]);
+                    out[4 * i + 3] = fmaf(high, v.y, out[4 * i + 3]);
+                }
+            }
+            if (key % 16 == 15) {
+#pragma unroll
+                for (int i = 0; i < 28; i++)
+                    score[i / 4 * 8 + i % 4] = score[i / 4 * 8 + 8 + i % 4];
+            }
+        }
     }
 
     /* ---- Handing back ---- */
@@ -117,7 +217,7 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     __device__ __forceinline__ bool exists(int r)
     {
-        return thread / 32 * 16 + thread % 32 / 4 + 8 * r < rows;
+        return own_row(r) < rows;
     }
 
     /* False for NaN. */
@@ -204,7 +304,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         float4 *tell = thread % 2 ? &s.x->spent[group][n % 2] : &s.x->lost[group][n % 2];
         if (thread % 32 < 2)
             ((float *)tell)[thread / 32] = all;
-        const rfa_visit_budget budget = s.x->visit[n % VISITS_KNOWN].budget;
+        const rfa_visit_budget budget =
+            varied ? s.x->budget[group][n % VISITS_KNOWN] : s.x->visit[n % VISITS_KNOWN].budget;
         look_ahead();
         group_sync(GROUP_BARRIER + group, 128);
         float4 l = s.x->lost[group][n % 2], w = s.x->spent[group][n % 2];
@@ -280,6 +381,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             propose_offsets();
         exponentials(score, factor, offset, mass);
         verdict v = judge(mass, again, listed & KEEP << group, n);
+        if (passes(listed) && v == KEEP_BLOCK)
+            v = SKIP_BLOCK;
         if (__builtin_expect(again, 0))
             settle_offsets(v == KEEP_BLOCK, mass);
         if (__builtin_expect(v == WEIGH_AGAIN, 0))
@@ -329,8 +432,11 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     {
         float keys = (float)(listed & RAGGED ? (int)(p.len_k % HOPPER_BLOCK_K) : HOPPER_BLOCK_K);
 #pragma unroll
-        for (int r = 0; r < 2; r++)
+        for (int r = 0; r < 2; r++) {
+            if (varied)
+                keys = (float)(listed & RAGGED ? keys_seen(listed, r) : HOPPER_BLOCK_K);
             mass[r] = memory(r).estimate.learned > 0 ? memory(r).estimate.kappa : keys;
+        }
     }
 
     /* By the maxima of a visit, before there are weights. mass: what expect_masses said. */
@@ -365,6 +471,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         } else if (mode != WALK_DENSE) {
             keep = decide(top, listed, mass, n);
         }
+        if (passes(listed))
+            return pass_visit(mass, again);
         if (keep || mode == WALK_MEASURED)
             exponentials(score, factor, offset, mass);
         if (!keep)
@@ -375,12 +483,24 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         return __any_sync(~0u, fine | again) ? KEEP_BLOCK : WEIGH_AGAIN;
     }
 
+    /* A visit that no row sees anything of, by maxima: whoever did not ask the rule has not looked
+     * ahead, nor waited for the other warps' scores. */
+    __device__ __forceinline__ verdict pass_visit(float (&mass)[2], bool again)
+    {
+        mass[0] = mass[1] = 0;
+        if (mode == WALK_DENSE || again) {
+            look_ahead();
+            group_sync(GROUP_BARRIER + group, 128);
+        }
+        return SKIP_BLOCK;
+    }
+
     /* What follows from a visit and need not come first, while the next one's scores are under
      * way. The vote comes before all are done; both come after the next visit's keys are there,
      * which the gate counts on, but for a work item's last visit. */
     __device__ __forceinline__ void end_visit(const float (&mass)[2], bool kept, uint32_t n)
     {
-        if (!kept)
+        if (!kept && !(varied && mode == WALK_DENSE))
             publish(false, n);
         say_done(n);
         if (!kept && measures)
@@ -427,9 +547,14 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                 if (mode != WALK_DENSE)
                     publish(true, n);
                 pack_weights();
-                issue_values(n);
-                count_kept(mass, top);
-                await_values();
+                if (__builtin_expect(hides_special(listed, n), 0)) {
+                    count_kept(mass, top);
+                    add_values_by_key(listed, n);
+                } else {
+                    issue_values(n);
+                    count_kept(mass, top);
+                    await_values();
+                }
             }
             n++;
             if (--visits == 0)
@@ -440,11 +565,20 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
 
     /* ---- Start and end ---- */
 
-    __device__ __forceinline__ void start(const work_item &item)
+    /* Of row r, of all keys: the rows' four threads write the same. */
+    __device__ __forceinline__ int keys_of_row(const work_item &item, const item_span &span, int r)
     {
+        int64_t row = item.row() + group * HOPPER_BLOCK_Q + own_row(r);
+        int64_t keys = row + 1 + span.len_k - span.len_q;
+        return !p.causal || keys > span.len_k ? span.len_k : keys < 0 ? 0 : (int)keys;
+    }
+
+    __device__ __forceinline__ void start(const work_item &item, uint32_t i)
+    {
+        const item_span &span = s.x->span[i % ITEMS_KNOWN];
         limit = item.limit;
         visits = item.visits;
-        int64_t left = p.len_q - (item.row() + group * HOPPER_BLOCK_Q);
+        int64_t left = (varied ? span.len_q : p.len_q) - (item.row() + group * HOPPER_BLOCK_Q);
         rows = (int)(left < 0 ? 0 : left < HOPPER_BLOCK_Q ? left : HOPPER_BLOCK_Q);
         share = 1.f / (float)(rows > 0 ? rows : 1);
 #pragma unroll
@@ -453,6 +587,8 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             sum[r] = skipped[r] = 0;
             if (mode == WALK_ESTIMATED)
                 memory(r).estimate = {0, 0};
+            if (varied)
+                row_keys(r) = keys_of_row(item, span, r);
         }
         __syncwarp(); /* a row's threads write and read the same */
 #pragma unroll
@@ -464,10 +600,14 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
     }
 
     /* Where the output has this thread's r-th row. */
-    __device__ __forceinline__ int64_t output_row(const work_item &item, int r)
+    __device__ __forceinline__ int64_t output_row(const work_item &item, uint32_t i, int r)
     {
-        int64_t row =
-            item.row() + group * HOPPER_BLOCK_Q + thread / 32 * 16 + thread % 32 / 4 + 8 * r;
+        int64_t row = item.row() + group * HOPPER_BLOCK_Q + own_row(r);
+        if (varied) {
+            const item_span &span = s.x->span[i % ITEMS_KNOWN];
+            int at = p.order_q ? p.order_q[span.order + (int)row] : (int)row;
+            return span.first_q + at;
+        }
         return p.order_q ? p.order_q[row] : row;
     }
 
@@ -487,16 +627,19 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         }
     }
 
+    __device__ __forceinline__ float recall_of(int r)
+    {
+        return skipped[r] == 0 ? 1.f : sum[r] / (sum[r] + skipped[r]);
+    }
+
     __device__ __forceinline__ void finish(const work_item &item, uint32_t i)
     {
-        float all = 0;
+        const float recall[2] = {recall_of(0), recall_of(1)};
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             if (!exists(r))
                 continue;
-            int64_t row = output_row(item, r);
-            float recall = skipped[r] == 0 ? 1.f : sum[r] / (sum[r] + skipped[r]);
-            all += recall;
+            int64_t row = output_row(item, i, r);
             store_row(r,
                       item.batch * p.out_stride[0] + item.head * p.out_stride[1] +
                           row * p.out_stride[2],
@@ -506,9 +649,10 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
                     sum[r] == 0 ? -INFINITY : offset[r] * ln_2 + logf(sum[r]);
             if (p.recall && thread % 4 == 0)
                 p.recall[item.batch * p.recall_stride[0] + item.head * p.recall_stride[1] + row] =
-                    recall;
+                    recall[r];
         }
-        report_block(item, s.x->recall[group][i % ITEMS_KNOWN], all);
+        report_block(item, s.x->recall[group][i % ITEMS_KNOWN],
+                     (exists(0) ? recall[0] : 0.f) + (exists(1) ? recall[1] : 0.f));
     }
 
     /* parts: a warp each. */
@@ -524,6 +668,16 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
         if (q_block < p.blocks_q)
             p.block_recall[item.head_index(p) * p.blocks_q + q_block] =
                 (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    }
+
+    /* Rows beyond the sequence are another's q, which would tell its own rows how to sum. */
+    __device__ __forceinline__ void clear_rows_beyond()
+    {
+        for (uint32_t at = (uint32_t)thread * 16; at < t::q_bytes; at += 128 * 16)
+            if ((int)(at % t::q_half / 128) >= rows)
+                store_shared(s.q + group * t::q_bytes + at, {0, 0, 0, 0});
+        fence_for_products();
+        group_sync(GROUP_BARRIER + group, 128);
     }
 
     /* A warpgroup that is ahead would stay so, and wait for tiles whose places the last one holds,
@@ -544,8 +698,10 @@ template <typename T, int dim, walk_mode mode, int groups> struct consumer {
             const work_item item = take_item(s, i);
             if (item.block < 0)
                 break;
-            start(item);
+            start(item, i);
             barrier_wait(BARRIER(q_full, group), i & 1);
+            if (varied && rows < HOPPER_BLOCK_Q)
+                clear_rows_beyond();
             start_together();
             const bool walks = visits > 0;
             if (walks)

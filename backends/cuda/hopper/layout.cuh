@@ -39,8 +39,11 @@ static_assert(HOPPER_V_STAGES == 2 && SLOTS == 2 * GATE_VISITS, "what the gate w
 /* Named barriers: of all consumers, and one a consumer warpgroup. */
 enum { CONSUMERS_BARRIER = 1, GROUP_BARRIER = 2 };
 
-/* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it. */
-constexpr uint32_t KEEP = 1u << 29, ALL_KEEP = 7 * KEEP, RAGGED = 1u << 28, BLOCK_BITS = RAGGED - 1;
+/* Flags of a visit, above its key block: KEEP << group for a warpgroup that must keep it; RAGGED
+ * where somebody's row does not see all of its keys; PASSED << group where none of a warpgroup's
+ * rows sees any. The last is used by varied kernels alone: lengths below 2^31 leave it room. */
+constexpr uint32_t KEEP = 1u << 29, ALL_KEEP = 7 * KEEP, RAGGED = 1u << 28, PASSED = 1u << 25;
+template <bool varied> constexpr uint32_t block_bits = (varied ? PASSED : RAGGED) - 1;
 
 /* Those after the last visit mean nothing. */
 struct __align__(16) visit_entry
@@ -88,6 +91,19 @@ struct __align__(16) work_item
     }
 };
 
+/* Of a work item of a varied kernel: where its tokens are, and what its rows see of the keys. */
+struct item_span {
+    int32_t len_q, len_k;     /* of its sequence */
+    int32_t first_q, first_k; /* rows of the tensors before the sequence's */
+    int32_t order;            /* where the sequence begins in order_q */
+    int32_t batch;            /* of the tensors */
+    int32_t listed;           /* entries of its list: it walks those of them that some row sees */
+    int32_t seen[HOPPER_MOST_GROUPS]; /* a warpgroup sees something of key blocks 0 .. seen - 1 */
+    int32_t counted[HOPPER_MOST_GROUPS]; /* visits that it counts */
+    /* How far the K producer has read the list: in all, and counted by each warpgroup. */
+    int32_t read, numbered[HOPPER_MOST_GROUPS];
+};
+
 /* Work items known at once: what loads is ahead of what computes. The next one is taken when so
  * many visits are left to load. */
 enum { ITEMS_KNOWN = 2, LAST_VISITS = 4 };
@@ -107,6 +123,10 @@ struct exchange {
     float recall[HOPPER_MOST_GROUPS][ITEMS_KNOWN][4];
     work_item item[ITEMS_KNOWN];
     row_memory memory[HOPPER_MOST_GROUPS][HOPPER_BLOCK_Q];
+    /* Of varied kernels: */
+    item_span span[ITEMS_KNOWN];
+    rfa_visit_budget budget[HOPPER_MOST_GROUPS][VISITS_KNOWN];
+    int32_t row_keys[HOPPER_MOST_GROUPS][HOPPER_BLOCK_Q]; /* that it sees, the sequence's first */
 };
 static_assert(sizeof(exchange) <= HOPPER_EXCHANGE_BYTES, "room for it");
 

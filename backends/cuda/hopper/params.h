@@ -25,13 +25,15 @@
  * base element and even strides: it is written in pairs of elements.
  *
  * Kernels (attention.cu):
- * hopper_{bf16,f16}_{64,128}_{dense,vote,measured,estimated,exact}_{128,192}; head dim 64 or 128 is
- * the larger of dim and dim_v, rounded up. `vote` is blasst or energy without recall, `measured`
+ * hopper_{bf16,f16}_{64,128}_{dense,vote,measured,estimated,exact}_{128,192,varied_192}; head dim
+ * 64 or 128 is the larger of dim and dim_v, rounded up. `varied` ones take causal masks and packs,
+ * in which rows need not see all keys of a list, and are slower without need by some percent: they
+ * always have lists, `taken`, `limits`, `always_keep` and `dense_rows`, the last two by sequence,
+ * and maps over the whole pack. `vote` is blasst or energy without recall, `measured`
  * with; `estimated` and `exact` are recall with such masses. Compile with -prec-div=false.
  *
- * Not here, and so for other kernels: causal masks, packed sequences, scale <= 0,
- * block_q != 64, block_k != 128, visit_q no multiple of 128 or 192, head dims over 128,
- * f32 inputs, replay. Odd dim_v.
+ * Not here, and so for other kernels: scale <= 0, block_q != 64, block_k != 128, visit_q no
+ * multiple of 128 or 192, or, varied, of 192, head dims over 128, f32 inputs, replay. Odd dim_v.
  */
 #ifndef RFA_HOPPER_PARAMS_H
 #define RFA_HOPPER_PARAMS_H
@@ -40,13 +42,15 @@
 
 #include <cuda.h>
 
+#include "backends/cuda/call.h"
+
 enum {
     HOPPER_BLOCK_Q = 64, /* one consumer warpgroup each */
     HOPPER_BLOCK_K = 128,
     HOPPER_MOST_GROUPS = 3, /* consumer warpgroups of a thread block: 3, or 2 */
     HOPPER_K_STAGES = 3,    /* K tiles in flight */
     HOPPER_V_STAGES = 2,
-    HOPPER_EXCHANGE_BYTES = 6144
+    HOPPER_EXCHANGE_BYTES = 12288
 };
 
 #define HOPPER_THREADS(groups) (128 * ((groups) + 1))
@@ -99,6 +103,11 @@ typedef struct hopper_params {
     int32_t out_f32;
     float scale; /* > 0 */
     float limit, share, pace;
+
+    /* Of the kernels for causal masks and packs (`varied`), which need lists and `taken` too. */
+    const cuda_sequence *sequences; /* by batch entry of a pack, else one */
+    const int32_t *block_visits;    /* compact (batch, head, q block): visits that it counts */
+    int32_t batch, packed, causal, one_order, blocks_k;
 } hopper_params;
 
 #endif

@@ -131,6 +131,36 @@ __device__ __forceinline__ uint32_t add_shared(uint32_t address, uint32_t x)
     return before;
 }
 
+__device__ __forceinline__ uint4 load_shared(uint32_t address)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(address)
+                 : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, uint4 x)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+                 "r"(x.z), "r"(x.w)
+                 : "memory");
+}
+
+/* What this thread wrote to shared memory is there for products and copies too. */
+__device__ __forceinline__ void fence_for_products()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+__device__ __forceinline__ uint32_t load_shared_word(uint32_t address)
+{
+    uint32_t x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
+
 /* ---- Registers a thread, for the whole warpgroup --------------------------------------------- */
 
 template <int count> __device__ __forceinline__ void registers_release()

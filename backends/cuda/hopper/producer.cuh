@@ -4,14 +4,15 @@
 #define RFA_HOPPER_PRODUCER_CUH
 
 #include "layout.cuh"
+#include "spans.cuh"
 
-/* One lane: 128 rows of K or V. */
-template <int dim>
+/* One lane: 128 rows of K or V, of a sequence that begins at row `origin`. */
+template <int dim, bool varied>
 __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, uint32_t barrier,
-                                          uint32_t block, int head_kv, int batch)
+                                          uint32_t block, int origin, int head_kv, int batch)
 {
     using t = tile<dim>;
-    int first = (int)((block & BLOCK_BITS) * HOPPER_BLOCK_K);
+    int first = (int)((block & block_bits<varied>)*HOPPER_BLOCK_K) + origin;
     barrier_arrive_expect(barrier, t::k_bytes);
 #pragma unroll
     for (int i = 0; i < t::halves; i++) {
@@ -23,15 +24,18 @@ __device__ __forceinline__ void load_tile(const CUtensorMap *map, uint32_t to, u
 
 /* ---- Work, the visits, K ------------------------------------------------------------------- */
 
-template <int dim, walk_mode mode, int groups> struct key_producer {
+template <int dim, walk_mode mode, int groups, bool varied> struct key_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
     int lane;
+    span_search<groups> search;
     ring<HOPPER_K_STAGES> stage;
 
     __device__ __forceinline__ work_item find_item(uint32_t number)
     {
+        if (varied)
+            return search.find_item(p, lane, number);
         work_item item = {-1, 0, 0, 0, 0};
         if (number >= (uint32_t)p.items)
             return item;
@@ -54,10 +58,32 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         return lane == 0 ? gridDim.x + atomicAdd(p.taken, 1u) : 0;
     }
 
-    /* To all roles, when all are through with the one before the last. */
-    __device__ __forceinline__ void announce(uint32_t i, const work_item &item)
+    __device__ __forceinline__ item_span &span_of(uint32_t i)
+    {
+        return s.x->span[i % ITEMS_KNOWN];
+    }
+
+    /* Until all are through with the item before the last. */
+    __device__ __forceinline__ void await_place(uint32_t i)
     {
         barrier_wait(BARRIER(item_taken, i % ITEMS_KNOWN), (i / ITEMS_KNOWN & 1) ^ 1);
+    }
+
+    /* What rows see of it: in the place where others find it. */
+    __device__ __forceinline__ void describe(uint32_t i, work_item &item)
+    {
+        await_place(i);
+        if (lane == 0)
+            describe_span<groups>(p, item, span_of(i));
+        __syncwarp();
+        item.visits = most_of<groups>(span_of(i).counted);
+        item.limit = p.limits[item.head_index(p)];
+    }
+
+    /* To all roles. */
+    __device__ __forceinline__ void announce(uint32_t i, const work_item &item)
+    {
+        await_place(i); /* again, where it was described: passes at once */
         if (lane == 0) {
             s.x->item[i % ITEMS_KNOWN] = item;
             barrier_arrive(BARRIER(item_ready, i % ITEMS_KNOWN));
@@ -70,8 +96,9 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         uint32_t flags = 0;
         for (int group = 0; group < groups; group++) {
             int block = item.block + group;
+            int64_t row = varied ? (int64_t)sequence_of(p, item) * p.blocks_q + block : block;
             bool dense = item.limit != item.limit ||
-                         (p.dense_rows && block < p.blocks_q && p.dense_rows[block]);
+                         (p.dense_rows && block < p.blocks_q && p.dense_rows[row]);
             flags |= dense ? KEEP << group : 0;
         }
         return flags;
@@ -100,9 +127,30 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         __syncwarp();
     }
 
-    /* The item's visits from .. end - 1. first: its first. */
-    __device__ __forceinline__ void load_keys(const work_item &item, uint32_t first, uint32_t flags,
-                                              int from, int end)
+    /* The same of visits k .. k + 31 where rows may see some of the keys only. */
+    __device__ __forceinline__ void read_seen(const work_item &item, item_span &span, uint32_t n,
+                                              int k, uint32_t flags)
+    {
+        const int end = item.visits < k + VISITS_AT_ONCE ? item.visits : k + VISITS_AT_ONCE;
+#pragma unroll 1
+        while (k < end) {
+            int more = read_entries<groups, mode>(p, s, item, span, n + k, end - k, flags, lane);
+            k = more < 0 ? end : k + more;
+        }
+    }
+
+    __device__ __forceinline__ void read_visits(const work_item &item, uint32_t i, uint32_t n,
+                                                int k, uint32_t flags)
+    {
+        if (varied)
+            read_seen(item, span_of(i), n, k, flags);
+        else
+            read_list(item, n, k, flags);
+    }
+
+    /* Visits from .. end - 1 of item i. first: its first. */
+    __device__ __forceinline__ void load_keys(const work_item &item, uint32_t i, uint32_t first,
+                                              uint32_t flags, int from, int end)
     {
         int head_kv = item.head_kv(p);
 #pragma unroll 1
@@ -110,13 +158,15 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
             const uint32_t n = first + k;
             /* Half a batch ahead: V tiles come ahead of their visit. */
             if (k % VISITS_AT_ONCE == VISITS_AT_ONCE / 2)
-                read_list(item, first, k + VISITS_AT_ONCE / 2, flags);
+                read_visits(item, i, first, k + VISITS_AT_ONCE / 2, flags);
             if (mode != WALK_DENSE && n % GATE_VISITS == 0 && n >= SLOTS)
                 barrier_wait(BARRIER(gate, 0), n / GATE_VISITS & 1);
             barrier_wait(BARRIER(k_empty, stage.stage), stage.parity ^ 1);
             if (lane == 0)
-                load_tile<dim>(&p.k, s.k + stage.stage * t::k_bytes, BARRIER(k_full, stage.stage),
-                               s.x->visit[n % VISITS_KNOWN].block, head_kv, item.batch);
+                load_tile<dim, varied>(
+                    &p.k, s.k + stage.stage * t::k_bytes, BARRIER(k_full, stage.stage),
+                    s.x->visit[n % VISITS_KNOWN].block, varied ? span_of(i).first_k : 0, head_kv,
+                    varied ? span_of(i).batch : item.batch);
             stage.next();
             __syncwarp();
         }
@@ -124,13 +174,13 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
 
     /* Loads the item's keys; answers the next one's number. That is taken late: a block that sits
      * on an item behind a long one keeps it from others. */
-    __device__ __forceinline__ uint32_t walk(const work_item &item, uint32_t n, uint32_t flags,
-                                             uint32_t number)
+    __device__ __forceinline__ uint32_t walk(const work_item &item, uint32_t i, uint32_t n,
+                                             uint32_t flags, uint32_t number)
     {
         const int last = item.visits > LAST_VISITS ? item.visits - LAST_VISITS : 0;
-        load_keys(item, n, flags, 0, last);
+        load_keys(item, i, n, flags, 0, last);
         number = number_after(number);
-        load_keys(item, n, flags, last, item.visits);
+        load_keys(item, i, n, flags, last, item.visits);
         return __shfl_sync(~0u, number, 0);
     }
 
@@ -140,16 +190,18 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
         uint32_t number = blockIdx.x;
 #pragma unroll 1
         for (uint32_t i = 0;; i++) {
-            const work_item item = find_item(number);
+            work_item item = find_item(number);
             uint32_t flags = 0;
             if (item.block >= 0) {
+                if (varied)
+                    describe(i, item);
                 flags = mode == WALK_DENSE ? 0 : dense_groups(item);
-                read_list(item, n, 0, flags);
+                read_visits(item, i, n, 0, flags);
             }
             announce(i, item);
             if (item.block < 0)
                 break;
-            number = walk(item, n, flags, number);
+            number = walk(item, i, n, flags, number);
             n += (uint32_t)item.visits;
         }
     }
@@ -159,20 +211,22 @@ template <int dim, walk_mode mode, int groups> struct key_producer {
 
 /* A lane brings each warpgroup's rows, when the warpgroup has computed the last scores of those
  * before, whatever the others have. */
-template <int dim, int groups> struct query_producer {
+template <int dim, int groups, bool varied> struct query_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
     int lane;
 
-    __device__ __forceinline__ void load_rows(const work_item &item)
+    __device__ __forceinline__ void load_rows(const work_item &item, uint32_t i)
     {
+        const item_span &span = s.x->span[i % ITEMS_KNOWN];
         uint32_t barrier = BARRIER(q_full, lane);
         barrier_arrive_expect(barrier, t::q_bytes);
 #pragma unroll
         for (int half = 0; half < t::halves; half++)
             load_box(s.q + lane * t::q_bytes + half * t::q_half, &p.q, barrier, half * 64,
-                     item.row() + lane * HOPPER_BLOCK_Q, item.head, item.batch);
+                     (varied ? span.first_q : 0) + item.row() + lane * HOPPER_BLOCK_Q, item.head,
+                     varied ? span.batch : item.batch);
     }
 
     __device__ __forceinline__ void run()
@@ -184,7 +238,7 @@ template <int dim, int groups> struct query_producer {
                 break;
             for (bool waits = lane < groups; __any_sync(~0u, waits); __nanosleep(100)) {
                 if (waits && barrier_passed(BARRIER(q_empty, lane), (i & 1) ^ 1)) {
-                    load_rows(item);
+                    load_rows(item, i);
                     waits = false;
                 }
             }
@@ -197,21 +251,22 @@ template <int dim, int groups> struct query_producer {
 
 /* The tile of a visit lies in one of two places in turn. It is loaded when the first warpgroup
  * keeps the visit, or ahead of that if the visit before was kept: kept visits come in runs. */
-template <int dim, walk_mode mode, int groups> struct value_producer {
+template <int dim, walk_mode mode, int groups, bool varied> struct value_producer {
     using t = tile<dim>;
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
     int lane;
     int head_kv, batch; /* of the work item */
+    int origin = 0;     /* of its sequence's rows */
 
     __device__ __forceinline__ void load(uint32_t n)
     {
         if (n >= HOPPER_V_STAGES) /* all are through with what was there */
             WAIT_FOR_VISIT(done, n - HOPPER_V_STAGES);
         if (lane == 0)
-            load_tile<dim>(&p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes,
-                           BARRIER(v_ready, n % SLOTS), s.x->visit[n % VISITS_KNOWN].block, head_kv,
-                           batch);
+            load_tile<dim, varied>(&p.v, s.v + n % HOPPER_V_STAGES * t::k_bytes,
+                                   BARRIER(v_ready, n % SLOTS), s.x->visit[n % VISITS_KNOWN].block,
+                                   origin, head_kv, batch);
     }
 
     /* Whether somebody keeps visit n. (If its tile was loaded ahead, all may be through with it
@@ -235,7 +290,7 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
     __device__ __forceinline__ void visit(uint32_t n, bool &kept)
     {
         /* A tile that was fetched in vain may still be on its way to the same place. */
-        if (mode != WALK_DENSE && n >= HOPPER_V_STAGES)
+        if ((varied || mode != WALK_DENSE) && n >= HOPPER_V_STAGES)
             WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
         if (mode == WALK_DENSE || kept) {
             load(n);
@@ -262,7 +317,8 @@ template <int dim, walk_mode mode, int groups> struct value_producer {
                 break;
             bool kept = true; /* its first visit will be */
             head_kv = item.head_kv(p);
-            batch = item.batch;
+            batch = varied ? s.x->span[i % ITEMS_KNOWN].batch : item.batch;
+            origin = varied ? s.x->span[i % ITEMS_KNOWN].first_k : 0;
 #pragma unroll 1
             for (int k = 0; k < item.visits; k++, n++)
                 visit(n, kept);

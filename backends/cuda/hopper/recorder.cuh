@@ -4,7 +4,7 @@
 
 #include "layout.cuh"
 
-template <int dim, walk_mode mode, int groups> struct recorder {
+template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
     int lane;
@@ -66,11 +66,48 @@ template <int dim, walk_mode mode, int groups> struct recorder {
             block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry(p) + k + lane]
                                                       : k + lane);
         else /* not yet written over: the gate saw to it */
-            block = s.x->visit[(n + lane) % VISITS_KNOWN].block & BLOCK_BITS;
+            block = s.x->visit[(n + lane) % VISITS_KNOWN].block & block_bits<varied>;
 #pragma unroll
         for (int group = 0; group < groups; group++)
             if (own & KEPT << group)
                 write(group, block);
+    }
+
+    /* Dense: 32 entries of the list, of which each warpgroup keeps what it sees. */
+    __device__ __forceinline__ void record_seen(const item_span &span, int k)
+    {
+        bool listed = k + lane < span.listed;
+        int block = listed ? p.list[at.first_entry(p) + k + lane] : 0;
+#pragma unroll
+        for (int group = 0; group < groups; group++)
+            if (listed && block < span.seen[group])
+                write(group, (uint32_t)block);
+    }
+
+    /* The item's visits; n: its first. */
+    __device__ __forceinline__ void record_all(uint32_t n, const item_span &span)
+    {
+        const int count = varied && mode == WALK_DENSE ? span.listed : at.visits;
+#pragma unroll 1
+        for (int k = 0; k < count; k += 32) {
+            if (varied && mode == WALK_DENSE)
+                record_seen(span, k);
+            else
+                record(n + k, k);
+        }
+    }
+
+    /* Nobody has the blocks after a pack's shorter sequences: who has a head's last rows. */
+    __device__ __forceinline__ void clear_beyond(const item_span &span)
+    {
+        int last = at.block + groups;
+        if (!p.decisions || (int64_t)last * HOPPER_BLOCK_Q < span.len_q)
+            return;
+#pragma unroll 1
+        for (; last < p.blocks_q; last++)
+#pragma unroll 1
+            for (int i = lane; i < p.decision_words; i += 32)
+                words(last - at.block)[i] = 0;
     }
 
     __device__ __forceinline__ void clear()
@@ -106,10 +143,11 @@ template <int dim, walk_mode mode, int groups> struct recorder {
             at = take_item(s, i);
             if (at.block < 0)
                 break;
+            const item_span &span = s.x->span[i % ITEMS_KNOWN];
+            if (varied)
+                clear_beyond(span);
             clear();
-#pragma unroll 1
-            for (int k = 0; k < at.visits; k += 32)
-                record(n + k, k);
+            record_all(n, span);
             report();
             leave_item(s, i, lane);
             n += (uint32_t)at.visits;

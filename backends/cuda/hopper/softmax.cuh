@@ -16,6 +16,14 @@ template <typename T> __device__ __forceinline__ uint32_t pack(float low, float 
     return both;
 }
 
+template <typename T> __device__ __forceinline__ float2 unpack(uint32_t both)
+{
+    if (is_bf16<T>)
+        return make_float2(__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u));
+    const __half2 pair = *(const __half2 *)&both;
+    return __half22float2(pair);
+}
+
 /* quad: the thread's number in its quad. */
 __device__ __forceinline__ void mask_past_end(float (&score)[64], int keys, int quad)
 {
@@ -23,6 +31,15 @@ __device__ __forceinline__ void mask_past_end(float (&score)[64], int keys, int 
 #pragma unroll
     for (int i = 0; i < 64; i++)
         if (i / 4 * 8 + i % 2 >= left)
+            score[i] = -INFINITY;
+}
+
+/* keys: that each of the two rows sees. */
+__device__ __forceinline__ void mask_unseen(float (&score)[64], const int (&keys)[2], int quad)
+{
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        if (i / 4 * 8 + i % 2 + 2 * quad >= keys[i / 2 % 2])
             score[i] = -INFINITY;
 }
 
