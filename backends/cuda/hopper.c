@@ -66,6 +66,16 @@ static rfa_status encode_maps(hopper_params *h, const cuda_driver *driver, const
     return status;
 }
 
+/* By 16 bytes. */
+static bool is_wide(const cuda_rows *out, int32_t dtype, int32_t dim)
+{
+    const int per = 8;
+    bool wide = dtype != CUDA_F32 && dim % per == 0 && (uintptr_t)out->data % 16 == 0;
+    for (int i = 0; i < 3; i++)
+        wide &= out->stride[i] % per == 0;
+    return wide;
+}
+
 static void set_outputs(hopper_params *h, const cuda_call *c)
 {
     h->out = c->out.data;
@@ -81,6 +91,7 @@ static void set_outputs(hopper_params *h, const cuda_call *c)
     h->block_kept = c->block_kept;
     h->order_q = c->order_q;
     h->out_f32 = c->out_dtype == CUDA_F32;
+    h->out_wide = is_wide(&c->out, c->out_dtype, c->dim_v);
 }
 
 static void set_lists(hopper_params *h, const cuda_call *c)

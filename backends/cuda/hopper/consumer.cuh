@@ -627,6 +627,26 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
         }
     }
 
+    /* The same by 16 bytes a thread, by all of them: of 32 columns at a time a quad's threads hold
+     * pairs, and swap them for eight columns each. */
+    __device__ __forceinline__ void store_row_wide(int r, int64_t start, float inverse)
+    {
+        const int quad = thread % 4;
+#pragma unroll
+        for (int k = 0; k < out_registers / 16; k++) {
+            uint32_t word[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float *pair = &out[16 * k + 4 * j + 2 * r];
+                word[j] = pack<T>(pair[0] * inverse, pair[1] * inverse);
+            }
+            transpose_quad(word, quad);
+            int column = 32 * k + 8 * quad;
+            if (exists(r) && column < p.dim_v)
+                *(uint4 *)((T *)p.out + start + column) = {word[0], word[1], word[2], word[3]};
+        }
+    }
+
     __device__ __forceinline__ float recall_of(int r)
     {
         return skipped[r] == 0 ? 1.f : sum[r] / (sum[r] + skipped[r]);
@@ -637,13 +657,16 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
         const float recall[2] = {recall_of(0), recall_of(1)};
 #pragma unroll
         for (int r = 0; r < 2; r++) {
+            int64_t row = exists(r) ? output_row(item, i, r) : 0;
+            int64_t start =
+                item.batch * p.out_stride[0] + item.head * p.out_stride[1] + row * p.out_stride[2];
+            float inverse = sum[r] == 0 ? 0.f : 1.f / sum[r];
+            if (p.out_wide)
+                store_row_wide(r, start, inverse);
             if (!exists(r))
                 continue;
-            int64_t row = output_row(item, i, r);
-            store_row(r,
-                      item.batch * p.out_stride[0] + item.head * p.out_stride[1] +
-                          row * p.out_stride[2],
-                      sum[r] == 0 ? 0.f : 1.f / sum[r]);
+            if (!p.out_wide)
+                store_row(r, start, inverse);
             if (p.lse && thread % 4 == 0)
                 p.lse[item.batch * p.lse_stride[0] + item.head * p.lse_stride[1] + row] =
                     sum[r] == 0 ? -INFINITY : offset[r] * ln_2 + logf(sum[r]);

@@ -22,7 +22,8 @@
  * and batch strides multiples of 16 bytes (8 elements) and below 2^40 bytes, unit
  * last stride, lengths below 2^32. (A dimension of size 1 may be given any
  * such stride, say 16 bytes.) out needs a unit last stride and an even
- * base element and even strides: it is written in pairs of elements.
+ * base element and even strides: it is written in pairs of elements, or, where strides, base
+ * and dim_v allow (out_wide), in eights.
  *
  * Kernels (attention.cu):
  * hopper_{bf16,f16}_{64,128}_{dense,vote,measured,estimated,exact}_{128,192,varied_192}; head dim
@@ -101,7 +102,8 @@ typedef struct hopper_params {
     uint32_t *taken;
     int32_t rule; /* RFA_SKIP_* of backends/skip_rule.h */
     int32_t out_f32;
-    float scale; /* > 0 */
+    int32_t out_wide; /* rows of out may be written by 16 bytes: not f32, and all is aligned */
+    float scale;      /* > 0 */
     float limit, share, pace;
 
     /* Of the kernels for causal masks and packs (`varied`), which need lists and `taken` too. */

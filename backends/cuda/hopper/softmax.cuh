@@ -24,6 +24,23 @@ template <typename T> __device__ __forceinline__ float2 unpack(uint32_t both)
     return __half22float2(pair);
 }
 
+/* Thread i's word j becomes thread j's word i, in every quad. quad: the thread's number in it. */
+__device__ __forceinline__ void transpose_quad(uint32_t (&word)[4], int quad)
+{
+#pragma unroll
+    for (int step = 1; step <= 2; step *= 2) {
+        const bool upper = quad & step;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int low = step == 1 ? 2 * i : i, high = low + step;
+            uint32_t given = upper ? word[low] : word[high];
+            uint32_t got = __shfl_xor_sync(~0u, given, step);
+            word[low] = upper ? got : word[low];
+            word[high] = upper ? word[high] : got;
+        }
+    }
+}
+
 /* quad: the thread's number in its quad. */
 __device__ __forceinline__ void mask_past_end(float (&score)[64], int keys, int quad)
 {
