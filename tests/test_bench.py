@@ -187,6 +187,7 @@ class Peer(unittest.TestCase):
         done = self.bench("--json", "--dtype", "f16", "--causal")
         self.assertEqual(done.returncode, 0, done.stderr)
         dense = json.loads(done.stdout)["rows"][0]
+        self.assertTrue(dense["causal"])
         pairs = 128 * 129 / 2  # unmasked
         self.assertAlmostEqual(dense["tflops"] * dense["ms_median"] / (4 * pairs * 32 / 1e9), 1, 6)
         self.assertIn(" causal ", self.log.read_text().splitlines()[0])

@@ -51,6 +51,7 @@ static bench_row *add_row(bench_result *result, const bench_job *job, const char
     row->heads = job->request->workload.heads;
     row->len = workload_tokens(&job->request->workload);
     row->dim = job->request->workload.dim;
+    row->causal = job->request->causal;
     row->pairs =
         (double)row->len * (double)(job->request->causal ? row->len + 1 : 2 * row->len) / 2;
     return row;

@@ -160,7 +160,6 @@ typedef struct cuda_gathers {
 typedef struct cuda_layout {
     cuda_call call; /* without a workspace, its addresses mean nothing */
     cuda_gathers gather;
-    bool clear_v;  /* the place for gathered values: some of its rows are nobody's */
     bool prepared; /* tables and lists are made, beyond what a gather or the attention needs */
     size_t size;
 } cuda_layout;

@@ -33,7 +33,6 @@
     X(MemFree)                                                                                     \
     X(MemcpyDtoHAsync)                                                                             \
     X(MemcpyHtoDAsync)                                                                             \
-    X(MemsetD32Async)                                                                              \
     X(ModuleGetFunction)                                                                           \
     X(ModuleLoadData)                                                                              \
     X(ModuleUnload)                                                                                \

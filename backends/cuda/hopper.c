@@ -122,7 +122,8 @@ static void set_sequences(hopper_params *h, const cuda_call *c)
     h->blocks_k = (int32_t)c->blocks_k;
 }
 
-/* Of all heads, at most: of a pack, sequences' lengths are known to the device alone. */
+/* Of all heads, at most: of a pack, sequences' lengths are known to the device alone. (Where they
+ * overlap there are more, which blocks find all the same.) */
 static int64_t most_items(const cuda_call *c, int rows)
 {
     int64_t items = c->batch * cuda_ceil_div(c->len_q, rows);

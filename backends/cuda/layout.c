@@ -266,7 +266,6 @@ static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *
         return;
     }
     l->gather.v = place_rows(&c->seen_v, &c->v, p, maps, p->heads_kv, p->total_k, p->dim_v, at);
-    l->clear_v = l->gather.v && variant->varied && p->packed;
     if (!l->prepared)
         return;
     place_tables(c, p, at);

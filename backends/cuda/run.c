@@ -101,19 +101,6 @@ static void add_gather(gathering *g, const rfa_problem *p, const cuda_call *c,
     g->threads = threads > g->threads ? threads : g->threads;
 }
 
-/* Tiles of a sequence's last values hold rows behind it. Nobody sees them, but where they are not
- * finite, sums take another way, so they must not be what happened to be there. */
-static void clear_values(queue *q, const rfa_problem *p, const cuda_rows *v)
-{
-    size_t elements = (size_t)(p->heads_kv * v->stride[1]);
-    if (q->status == RFA_OK && elements > 0)
-        q->status = cuda_check(q->state->driver,
-                               q->state->driver->MemsetD32Async(
-                                   (CUdeviceptr)(uintptr_t)v->data, 0,
-                                   elements * (size_t)cuda_size_of(p->dtype) / 4, q->stream),
-                               "cuMemsetD32Async", q->err);
-}
-
 static void gather(queue *q, const rfa_problem *p, cuda_layout *l)
 {
     cuda_call *c = &l->call;
@@ -124,8 +111,6 @@ static void gather(queue *q, const rfa_problem *p, cuda_layout *l)
         add_gather(&g, p, c, &c->k, &c->seen_k, true, p->dim);
     if (l->gather.v)
         add_gather(&g, p, c, &c->v, &c->seen_v, true, p->dim_v);
-    if (l->clear_v)
-        clear_values(q, p, &c->seen_v);
     void *parameters[] = {c, &g.all};
     launch(q, CUDA_KERNEL_rfa_gather, "rfa_gather", g.threads, WIDTH, g.count, parameters);
 }

@@ -216,14 +216,6 @@ static CUresult MemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size, C
     return CUDA_SUCCESS;
 }
 
-static CUresult MemsetD32Async(CUdeviceptr to, unsigned word, size_t count, CUstream stream)
-{
-    self.launches_elsewhere += stream != self.stream;
-    for (size_t i = 0; i < count; i++)
-        ((unsigned *)(size_t)to)[i] = word;
-    return CUDA_SUCCESS;
-}
-
 static CUresult StreamSynchronize(CUstream stream)
 {
     (void)stream;
@@ -317,7 +309,6 @@ static const struct {
     CALL(MemFree),
     CALL(MemcpyDtoHAsync),
     CALL(MemcpyHtoDAsync),
-    CALL(MemsetD32Async),
     CALL(ModuleGetFunction),
     CALL(ModuleLoadData),
     CALL(ModuleUnload),

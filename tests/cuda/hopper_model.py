@@ -743,8 +743,8 @@ class ValueProducer:
     def visit(self, n, kept):
         """kept: somebody keeps the visit before; then, returned by the generator, visit n."""
         block, protocol = self.block, self.block.protocol
-        in_vain = block.mode is not Mode.DENSE
-        if in_vain and n >= protocol.v_stages and protocol.vain_tiles_awaited:
+        sparse = not block.mode.dense
+        if sparse and n >= protocol.v_stages and protocol.vain_tiles_awaited:
             yield block.wait_for_visit(block.v_ready, n - protocol.v_stages)
         if not protocol.gate_after_waits:
             yield from self.open_gate(n)
@@ -796,6 +796,8 @@ class Recorder:
         block, protocol = self.block, self.block.protocol
         if n > protocol.gate_visits and protocol.recorder_follows_v:
             yield block.wait_for_visit(block.v_ready, n - 1)
+            if protocol.gate_after_waits:
+                yield Wait(block.gate, n // protocol.gate_visits - 1)  # over, whoever waits for it
         block.gate.arrive()
         yield
 
@@ -1048,9 +1050,8 @@ class Kind:
 GROUPS = (2, 3)
 ALL_KINDS = [Kind(mode, groups) for mode in Mode for groups in GROUPS]
 SPARSE_KINDS = [kind for kind in ALL_KINDS if not kind.mode.dense]
-SEEN_KINDS = [kind for kind in ALL_KINDS if kind.mode is Mode.SEEN]
 V_PRODUCER_KINDS = [Kind(kind.mode, kind.groups, "the V producer") for kind in SPARSE_KINDS]
-V_TILE_KINDS = [Kind(kind.mode, kind.groups, "V tiles") for kind in SPARSE_KINDS + SEEN_KINDS]
+V_TILE_KINDS = [Kind(kind.mode, kind.groups, "V tiles") for kind in SPARSE_KINDS]
 K_TILE_KINDS = [Kind(kind.mode, kind.groups, "K tiles") for kind in SPARSE_KINDS]
 MAXIMA_K_TILE_KINDS = [kind for kind in K_TILE_KINDS if kind.mode is not Mode.EXACT]
 RECORDER_KINDS = [Kind(kind.mode, kind.groups, "the recorder") for kind in SPARSE_KINDS]

@@ -31,6 +31,10 @@ const problem_kind problem_kinds[] = {
      .order = RFA_ORDER_PREDICTED, .tensors = true, .launches = 6},
     {"causal", BF16, 1, 2, 2, 400, 400, 128, .mask = RFA_MASK_CAUSAL, .rule = RFA_RULE_RECALL,
      .tensors = true, .launches = 3},
+    {"pack", BF16, 3, 4, 2, 300, 700, 128, .packed = true, .rule = RFA_RULE_RECALL, .tensors = true,
+     .launches = 3},
+    {"gathered pack", F16, 2, 2, 2, 200, 300, 60, .packed = true, .rule = RFA_RULE_DENSE,
+     .launches = 3},
     {"wide", F16, 1, 2, 2, 100, 300, 200, .rule = RFA_RULE_RECALL, .tensors = true, .launches = 3},
     {"single", F32, 1, 2, 2, 150, 300, 72, .rule = RFA_RULE_RECALL, .tensors = true, .launches = 3},
     {"raster", BF16, 1, 2, 2, 300, 700, 128, .rule = RFA_RULE_DENSE, .order = RFA_ORDER_RASTER,
@@ -57,14 +61,39 @@ static DLTensor *add(problem *p, DLDataType dtype, int64_t n0, int64_t n1, int64
     return &p->tensor[i];
 }
 
+/* (batch, len, heads, dim), or, in a pack, (rows of all sequences, heads, dim). */
+static DLTensor *add_rows(problem *p, const problem_kind *kind, int64_t len, int64_t heads)
+{
+    if (!kind->packed)
+        return add(p, kind->dtype, kind->batch, len, heads, kind->dim);
+    return add(p, kind->dtype, kind->batch * len, heads, kind->dim, 0);
+}
+
+/* Rows after the last sequence are nobody's. */
+static DLTensor *add_offsets(problem *p, int64_t batch, int64_t len)
+{
+    const DLDataType i32 = {kDLInt, 32, 1};
+    int32_t offsets[16] = {0};
+    DLTensor *tensor = add(p, i32, batch + 1, 0, 0, 0);
+    for (int64_t i = 0; i < batch; i++)
+        offsets[i + 1] = offsets[i] + (int32_t)(i % 2 ? len / 2 : len);
+    if (tensor->data && rfa_device_write(p->ctx, tensor->data, 0, offsets,
+                                         (size_t)(batch + 1) * sizeof(int32_t), NULL) != RFA_OK)
+        fprintf(stderr, "%s\n", rfa_last_error(p->ctx));
+    return tensor;
+}
+
 static void add_outputs(problem *p, const problem_kind *kind)
 {
     const DLDataType f32 = F32, words = {kDLUInt, 32, 1}, bytes = {kDLUInt, 8, 1};
     int64_t q_blocks = (kind->len_q + 63) / 64, words_k = (kind->len_k + 4095) / 4096;
     p->knobs = add(p, f32, kind->batch, kind->heads, 0, 0);
     p->args.knobs = p->knobs;
-    p->args.lse = add(p, f32, kind->batch, kind->heads, kind->len_q, 0);
-    p->args.recall = add(p, f32, kind->batch, kind->heads, kind->len_q, 0);
+    for (int i = 0; i < 2; i++) {
+        DLTensor *rows = kind->packed ? add(p, f32, kind->heads, p->args.q->shape[0], 0, 0)
+                                      : add(p, f32, kind->batch, kind->heads, kind->len_q, 0);
+        *(i == 0 ? &p->args.lse : &p->args.recall) = rows;
+    }
     p->args.decisions = add(p, words, kind->batch, kind->heads, q_blocks, words_k);
     p->args.counts = add(p, bytes, sizeof(rfa_counts), 0, 0, 0);
 }
@@ -86,11 +115,17 @@ bool problem_create(problem *p, rfa_context *ctx, const problem_kind *kind)
     memset(p, 0, sizeof(*p));
     p->ctx = ctx;
     p->args = (rfa_attention_args)RFA_ATTENTION_ARGS_INIT;
-    p->args.q = add(p, kind->dtype, kind->batch, kind->len_q, kind->heads, kind->dim);
-    p->args.k = add(p, kind->dtype, kind->batch, kind->len_k, kind->heads_kv, kind->dim);
-    p->args.v = add(p, kind->dtype, kind->batch, kind->len_k, kind->heads_kv, kind->dim);
-    p->out = add(p, kind->dtype, kind->batch, kind->len_q, kind->heads, kind->dim);
+    p->args.q = add_rows(p, kind, kind->len_q, kind->heads);
+    p->args.k = add_rows(p, kind, kind->len_k, kind->heads_kv);
+    p->args.v = add_rows(p, kind, kind->len_k, kind->heads_kv);
+    p->out = add_rows(p, kind, kind->len_q, kind->heads);
     p->args.out = p->out;
+    if (kind->packed) {
+        p->args.cu_seqlens_q = add_offsets(p, kind->batch, kind->len_q);
+        p->args.cu_seqlens_k = add_offsets(p, kind->batch, kind->len_k);
+        p->args.max_len_q = kind->len_q;
+        p->args.max_len_k = kind->len_k;
+    }
     p->args.mask = kind->mask;
     p->args.rule = kind->rule;
     p->args.mass = kind->mass;
@@ -148,7 +183,8 @@ bool problem_fill(problem *p, unsigned seed)
     for (int t = 0; t < 3; t++) {
         unsigned state = seed * 77u + (unsigned)t;
         size_t width = p->tensor[t].dtype.bits / 8, count = p->size[t] / width;
-        size_t row = (size_t)(p->shape[t][2] * p->shape[t][3]);
+        const int64_t *last = p->shape[t] + p->tensor[t].ndim - 2;
+        size_t row = (size_t)(last[0] * last[1]);
         char *values = malloc(p->size[t]);
         if (!values)
             return false;

@@ -6,7 +6,7 @@
 
 #include <rfa/rfa.h>
 
-enum { PROBLEM_TENSORS = 12, PROBLEM_SEED = 1 };
+enum { PROBLEM_TENSORS = 16, PROBLEM_SEED = 1 };
 
 typedef struct problem_kind {
     const char *name;
@@ -16,6 +16,7 @@ typedef struct problem_kind {
     rfa_rule rule;
     rfa_mass mass;
     rfa_order order;
+    bool packed;  /* `batch` sequences, of which every other one is half as long */
     bool cubes;   /* of a grid of 8 x 9 x 10 after 3 other tokens */
     bool tensors; /* knob and every output as tensors */
     int launches; /* kernels of a call on Hopper */

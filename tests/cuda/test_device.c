@@ -109,6 +109,59 @@ static int capture_first(void)
     return result;
 }
 
+/* ---- Packs -------------------------------------------------------------------------------------
+ */
+
+/* Puts NaN in place of q, k and v from row `first` of a pack's tensor on, `count` rows. */
+static bool spoil(problem *p, const DLTensor *rows, int64_t first, int64_t count)
+{
+    size_t row = (size_t)(rows->shape[1] * rows->shape[2]) * 2, size = (size_t)count * row;
+    void *nans = malloc(size);
+    if (!nans)
+        return false;
+    memset(nans, 0xff, size);
+    bool done =
+        rfa_device_write(p->ctx, rows->data, (size_t)first * row, nans, size, NULL) == RFA_OK;
+    free(nans);
+    return done;
+}
+
+/* What a sequence gives, bit by bit, does not depend on its neighbours' rows or on nobody's. */
+static int sequences_apart(void)
+{
+    const problem_kind three = {"three sequences", {kDLBfloat, 16, 1},    3, 4, 2, 300, 700, 128,
+                                .packed = true,    .rule = RFA_RULE_DENSE};
+    const problem_kind *kind = &three;
+    problem p;
+    enter(0);
+    rfa_context *ctx = open_context(0);
+    CUstream stream = make_stream();
+    if (!ctx || !problem_create(&p, ctx, kind))
+        return expect(false, kind->name);
+    int64_t middle_q = kind->len_q, middle_k = kind->len_k; /* half as long as the others */
+    int64_t end_q = middle_q + middle_q / 2, end_k = middle_k + middle_k / 2;
+    char *before = result_of(&p, stream);
+    bool spoilt = spoil(&p, p.args.q, middle_q, middle_q / 2);
+    for (int i = 0; i < 2; i++) {
+        const DLTensor *rows = i == 0 ? p.args.k : p.args.v;
+        spoilt &= spoil(&p, rows, middle_k, middle_k / 2) &&
+                  spoil(&p, rows, end_k + middle_k, rows->shape[0] - end_k - middle_k);
+    }
+    char *after = result_of(&p, stream);
+    size_t row = (size_t)(kind->heads * kind->dim) * 2;
+    int result = expect(before && after && spoilt, kind->name);
+    if (result == PASSED)
+        result = expect(memcmp(before, after, (size_t)middle_q * row) == 0, "the first") |
+                 expect(memcmp(before + (size_t)end_q * row, after + (size_t)end_q * row,
+                               (size_t)middle_q * row) == 0,
+                        "the last");
+    free(before);
+    free(after);
+    problem_destroy(&p);
+    rfa_context_destroy(ctx);
+    return result;
+}
+
 /* ---- Streams
  * -------------------------------------------------------------------------------------- */
 
@@ -344,6 +397,7 @@ static const struct {
 } cases[] = {
     CASE(graphs),
     CASE(capture_first),
+    CASE(sequences_apart),
     CASE(calls_do_not_wait),
     CASE(threads),
     CASE(two_devices),

@@ -68,7 +68,7 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
     {
         wgmma_wait<0>();
         wgmma_pin(score);
-        if (__builtin_expect(listed & RAGGED, 0)) {
+        if (__builtin_expect(hides_keys(listed), 0)) {
             if (varied) {
                 const int keys[2] = {keys_seen(listed, 0), keys_seen(listed, 1)};
                 mask_unseen(score, keys, thread % 4);
@@ -120,35 +120,57 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
         return keys < 0 ? 0 : keys < HOPPER_BLOCK_K ? keys : HOPPER_BLOCK_K;
     }
 
+    /* Whether some row of the warpgroup does not see all keys of a visit; its first row sees least.
+     */
+    __device__ __forceinline__ bool hides_keys(uint32_t listed)
+    {
+        if (!varied || !(listed & RAGGED))
+            return listed & RAGGED;
+        return s.x->row_keys[group][0] < (int)((listed & block_bits<varied>)+1) * HOPPER_BLOCK_K;
+    }
+
     /* Whether no row sees any: a visit that the warpgroup does not count. */
     __device__ __forceinline__ bool passes(uint32_t listed)
     {
         return varied && __any_sync(~0u, (listed & PASSED << group) != 0);
     }
 
-    __device__ __forceinline__ bool is_special(uint4 x)
+    /* Zeros in place of V's rows beyond a pack's sequence, which are another's or nobody's: own
+     * rows must not even learn whether they are finite. Warpgroups that keep the visit all do so.
+     */
+    __device__ __forceinline__ void clear_values_beyond(uint32_t tile, int rows)
     {
-        const uint32_t exponent = is_bf16<T> ? 0x7f80u : 0x7c00u;
-        const uint32_t words[4] = {x.x, x.y, x.z, x.w};
-        bool special = false;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            special |= (words[i] & exponent) == exponent || (words[i] >> 16 & exponent) == exponent;
-        return special;
+        for (int half = 0; half < t::halves; half++)
+#pragma unroll 1
+            for (int chunk = rows * 8 + thread; chunk < HOPPER_BLOCK_K * 8; chunk += 128)
+                store_shared(tile + half * t::k_half + (uint32_t)chunk * 16, {0, 0, 0, 0});
+        fence_for_products();
+        group_sync(GROUP_BARRIER + group, 128);
     }
 
     /* Whether V's tile of visit n holds an infinity or a NaN, where some row does not see all of
-     * its keys: 0 times that would not be 0. Its rows beyond the sequence are another's. */
+     * its keys: 0 times that would not be 0. */
     __device__ __forceinline__ bool hides_special(uint32_t listed, uint32_t n)
     {
-        if (!varied || !__any_sync(~0u, (listed & RAGGED) != 0))
+        /* Estimated masses: asking after the warpgroup's own rows too would spill. */
+        const bool hidden = mode == WALK_ESTIMATED ? listed & RAGGED : hides_keys(listed);
+        if (!varied || !__any_sync(~0u, hidden))
             return false;
         WAIT_FOR_VISIT(v_ready, n);
-        const uint32_t tile = s.v + n % HOPPER_V_STAGES * t::k_bytes + (uint32_t)thread * 16;
-        bool special = false;
-#pragma unroll 1
-        for (uint32_t at = 0; at < t::k_bytes; at += 128 * 16)
-            special |= is_special(load_shared(tile + at));
+        uint32_t tile = s.v + n % HOPPER_V_STAGES * t::k_bytes;
+        const int rows = s.x->keys[group] - (int)(listed & block_bits<varied>)*HOPPER_BLOCK_K;
+        if (p.packed && rows < HOPPER_BLOCK_K)
+            clear_values_beyond(tile, rows);
+        tile += (uint32_t)thread * 16;
+        uint32_t zeros = 0;                    /* until 0 times something is NaN */
+#pragma unroll(mode == WALK_ESTIMATED ? 1 : 4) /* more would spill */
+        for (int i = 0; i < (int)t::k_bytes / (128 * 16); i++, tile += 128 * 16) {
+            const uint4 x = load_shared(tile);
+            zeros = add_zero_times<T>(x.x, add_zero_times<T>(x.y, zeros));
+            zeros = add_zero_times<T>(x.z, add_zero_times<T>(x.w, zeros));
+        }
+        const bool special = zeros & 0x7fff7fff;
         return __any_sync(~0u, !group_all(GROUP_BARRIER + group, 128, !special));
     }
 
@@ -590,6 +612,8 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
             if (varied)
                 row_keys(r) = keys_of_row(item, span, r);
         }
+        if (varied && thread == 0) /* others read it behind a barrier */
+            s.x->keys[group] = span.len_k;
         __syncwarp(); /* a row's threads write and read the same */
 #pragma unroll
         for (int i = 0; i < 64; i++)

@@ -126,6 +126,7 @@ struct exchange {
     /* Of varied kernels: */
     item_span span[ITEMS_KNOWN];
     rfa_visit_budget budget[HOPPER_MOST_GROUPS][VISITS_KNOWN];
+    int32_t keys[HOPPER_MOST_GROUPS]; /* of the sequence that a warpgroup is at work on */
     int32_t row_keys[HOPPER_MOST_GROUPS][HOPPER_BLOCK_Q]; /* that it sees, the sequence's first */
 };
 static_assert(sizeof(exchange) <= HOPPER_EXCHANGE_BYTES, "room for it");

@@ -290,7 +290,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct value_produce
     __device__ __forceinline__ void visit(uint32_t n, bool &kept)
     {
         /* A tile that was fetched in vain may still be on its way to the same place. */
-        if ((varied || mode != WALK_DENSE) && n >= HOPPER_V_STAGES)
+        if (mode != WALK_DENSE && n >= HOPPER_V_STAGES)
             WAIT_FOR_VISIT(v_ready, n - HOPPER_V_STAGES);
         if (mode == WALK_DENSE || kept) {
             load(n);

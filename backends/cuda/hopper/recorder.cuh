@@ -39,8 +39,10 @@ template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
      * work item may be done without keys that the gate held back. */
     __device__ __forceinline__ void open_gate(uint32_t n)
     {
-        if (n > GATE_VISITS)
+        if (n > GATE_VISITS) {
             WAIT_FOR_VISIT(v_ready, n - 1);
+            barrier_wait(BARRIER(gate, 0), (n / GATE_VISITS & 1) ^ 1); /* over: for synccheck */
+        }
         if (lane == 0)
             barrier_arrive(BARRIER(gate, 0));
     }

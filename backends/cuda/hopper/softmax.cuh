@@ -24,6 +24,16 @@ template <typename T> __device__ __forceinline__ float2 unpack(uint32_t both)
     return __half22float2(pair);
 }
 
+/* Of pairs: 0, or NaN once some x was an infinity or a NaN. */
+template <typename T> __device__ __forceinline__ uint32_t add_zero_times(uint32_t x, uint32_t zeros)
+{
+    if (is_bf16<T>)
+        asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(zeros) : "r"(x), "r"(0));
+    else
+        asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(zeros) : "r"(x), "r"(0));
+    return zeros;
+}
+
 /* Thread i's word j becomes thread j's word i, in every quad. quad: the thread's number in it. */
 __device__ __forceinline__ void transpose_quad(uint32_t (&word)[4], int quad)
 {

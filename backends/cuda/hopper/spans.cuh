@@ -70,7 +70,7 @@ __device__ __forceinline__ int sequence_of(const hopper_params &p, const work_it
     return p.packed ? item.batch : 0;
 }
 
-/* One lane. item.visits: what its last rows that exist count, who see most. */
+/* One lane. */
 template <int groups>
 __device__ __forceinline__ void describe_span(const hopper_params &p, const work_item &item,
                                               item_span &span)
@@ -134,8 +134,8 @@ __device__ __forceinline__ uint32_t number_visits(const hopper_params &p, const 
     return flags;
 }
 
-/* Up to 32 entries of the list from span.read on become visits n .. of the block; how many. end: of
- * the item's visits there is room for. flags: of all visits. */
+/* Up to `room` entries of the list, and 32, from span.read on become visits n .. of the block; how
+ * many do, or -1 where the list ends. flags: of all visits. */
 template <int groups, walk_mode mode, class layout>
 __device__ __forceinline__ int read_entries(const hopper_params &p, const layout &s,
                                             const work_item &item, item_span &span, uint32_t n,
