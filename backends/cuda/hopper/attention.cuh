@@ -45,9 +45,10 @@
  * them, with scores that are all masked. Rows that see a part of a tile have the rest masked, and
  * where V holds an infinity or a NaN there, take its rows key by key.
  *
- * Checkers: racecheck reports what a lane of a warp reads or writes before __syncwarp() and hands
- * over by the first lane's arrival (visits, by the K producer), and the same of a warpgroup after
- * its named barrier (work items). Either barrier orders it, and the model knows the order.
+ * Checkers: all threads that read or write a work item arrive for themselves, so that racecheck
+ * follows. It does not follow what a warp's first lane hands over for the others behind
+ * __syncwarp(): visits from the second 32 of a work item on, and places that come round again. That
+ * orders them all the same, and the model knows how.
  *
  * What the assembler needs (read its C75xx notes: one of them means that it waits for each product
  * alone):
@@ -85,8 +86,8 @@ template <int groups> __device__ __forceinline__ void prepare(const hopper_param
     prefetch_map(&p.k);
     prefetch_map(&p.v);
     for (int i = 0; i < ITEMS_KNOWN; i++) {
-        barrier_init(shared_address(&x->item_ready[i]), 1);
-        barrier_init(shared_address(&x->item_taken[i]), groups + 3); /* Q, V, the recorder */
+        barrier_init(shared_address(&x->item_ready[i]), 32);
+        barrier_init(shared_address(&x->item_taken[i]), 128 * groups + 3 * 32); /* Q, V, recorder */
     }
     for (int i = 0; i < groups; i++) {
         barrier_init(shared_address(&x->q_full[i]), 1);

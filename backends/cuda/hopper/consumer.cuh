@@ -68,7 +68,7 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
     {
         wgmma_wait<0>();
         wgmma_pin(score);
-        if (__builtin_expect(hides_keys(listed), 0)) {
+        if (__builtin_expect(listed & RAGGED, 0)) {
             if (varied) {
                 const int keys[2] = {keys_seen(listed, 0), keys_seen(listed, 1)};
                 mask_unseen(score, keys, thread % 4);
@@ -121,12 +121,11 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
     }
 
     /* Whether some row of the warpgroup does not see all keys of a visit; its first row sees least.
-     */
+     * Only after a barrier since the work item began, which shows what another warp wrote of it. */
     __device__ __forceinline__ bool hides_keys(uint32_t listed)
     {
-        if (!varied || !(listed & RAGGED))
-            return listed & RAGGED;
-        return s.x->row_keys[group][0] < (int)((listed & block_bits<varied>)+1) * HOPPER_BLOCK_K;
+        int end = (int)((listed & block_bits<varied>)+1) * HOPPER_BLOCK_K;
+        return (listed & RAGGED) && s.x->row_keys[group][0] < end;
     }
 
     /* Whether no row sees any: a visit that the warpgroup does not count. */
@@ -163,9 +162,11 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
         if (p.packed && rows < HOPPER_BLOCK_K)
             clear_values_beyond(tile, rows);
         tile += (uint32_t)thread * 16;
-        uint32_t zeros = 0;                    /* until 0 times something is NaN */
-#pragma unroll(mode == WALK_ESTIMATED ? 1 : 4) /* more would spill */
+        uint32_t zeros = 0;      /* until 0 times something is NaN */
+#pragma unroll(measures ? 1 : 4) /* more would spill */
         for (int i = 0; i < (int)t::k_bytes / (128 * 16); i++, tile += 128 * 16) {
+            if (i * 16 % HOPPER_BLOCK_K + thread / 8 >= rows) /* others may be clearing it */
+                continue;
             const uint4 x = load_shared(tile);
             zeros = add_zero_times<T>(x.x, add_zero_times<T>(x.y, zeros));
             zeros = add_zero_times<T>(x.z, add_zero_times<T>(x.w, zeros));
@@ -756,7 +757,7 @@ template <typename T, int dim, walk_mode mode, int groups, bool varied> struct c
             finish(s.x->item[i % ITEMS_KNOWN], i); /* read again: not worth registers till now */
             if (!walks && thread == 0)             /* by now all have seen that q rows were there */
                 barrier_arrive(BARRIER(q_empty, group));
-            leave_item(s, i, thread);
+            leave_item(s, i);
         }
     }
 };

@@ -167,14 +167,10 @@ template <class layout> __device__ __forceinline__ work_item take_item(const lay
     return s.x->item[i % ITEMS_KNOWN];
 }
 
-/* By all threads of the role, the first of which speaks for them all if it is a warp; a warpgroup
- * has come through a barrier since it last looked. */
-template <class layout>
-__device__ __forceinline__ void leave_item(const layout &s, uint32_t i, int thread)
+/* By all threads of the role. */
+template <class layout> __device__ __forceinline__ void leave_item(const layout &s, uint32_t i)
 {
-    __syncwarp();
-    if (thread == 0)
-        barrier_arrive(BARRIER(item_taken, i % ITEMS_KNOWN));
+    barrier_arrive(BARRIER(item_taken, i % ITEMS_KNOWN));
 }
 
 __device__ __forceinline__ rfa_skip_rule rule_of(const hopper_params &p, float limit)

@@ -84,10 +84,9 @@ template <int dim, walk_mode mode, int groups, bool varied> struct key_producer 
     __device__ __forceinline__ void announce(uint32_t i, const work_item &item)
     {
         await_place(i); /* again, where it was described: passes at once */
-        if (lane == 0) {
+        if (lane == 0)
             s.x->item[i % ITEMS_KNOWN] = item;
-            barrier_arrive(BARRIER(item_ready, i % ITEMS_KNOWN));
-        }
+        barrier_arrive(BARRIER(item_ready, i % ITEMS_KNOWN)); /* each lane, of its visit too */
     }
 
     /* Flags of the warpgroups whose rows keep all they visit. */
@@ -242,7 +241,7 @@ template <int dim, int groups, bool varied> struct query_producer {
                     waits = false;
                 }
             }
-            leave_item(s, i, lane);
+            leave_item(s, i);
         }
     }
 };
@@ -274,7 +273,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct value_produce
     __device__ __forceinline__ bool is_wanted(uint32_t n)
     {
         WAIT_FOR_VISIT(wanted, n);
-        bool kept = ((volatile uint32_t *)s.x->votes)[n % SLOTS] >= KEPT;
+        bool kept = lane == 0 && atomicOr(&s.x->votes[n % SLOTS], 0u) >= KEPT;
         return __any_sync(~0u, kept);
     }
 
@@ -322,7 +321,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct value_produce
 #pragma unroll 1
             for (int k = 0; k < item.visits; k++, n++)
                 visit(n, kept);
-            leave_item(s, i, lane);
+            leave_item(s, i);
         }
         /* The block must not end while a tile is on its way. */
         for (uint32_t last = n < HOPPER_V_STAGES ? 0 : n - HOPPER_V_STAGES; last < n; last++)

@@ -26,13 +26,11 @@ template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
     __device__ __forceinline__ uint32_t take_votes(uint32_t n)
     {
         WAIT_FOR_VISIT(done, n);
-        uint32_t votes = ((volatile uint32_t *)s.x->votes)[n % SLOTS];
-        __syncwarp();
-        if (lane == 0)
-            s.x->votes[n % SLOTS] = 0;
+        /* The V producer may look too late. */
+        uint32_t votes = lane == 0 ? atomicExch(&s.x->votes[n % SLOTS], 0u) : 0;
         if (n % GATE_VISITS == GATE_VISITS - 1)
             open_gate(n);
-        return votes;
+        return __shfl_sync(~0u, votes, 0);
     }
 
     /* Not before the V producer has opened it the time before, two visits ago: the last visit of a
@@ -58,7 +56,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
     __device__ __forceinline__ void record(uint32_t n, int k)
     {
         int count = at.visits - k < 32 ? at.visits - k : 32;
-        uint32_t own = lane < count && mode == WALK_DENSE ? ALL_KEPT : 0, block;
+        uint32_t own = lane < count && mode == WALK_DENSE ? ALL_KEPT : 0, block = 0;
 #pragma unroll 1
         for (int i = 0; i < count && mode != WALK_DENSE; i++) {
             uint32_t votes = take_votes(n + i);
@@ -67,7 +65,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
         if (mode == WALK_DENSE)
             block = (uint32_t)(lane < count && p.list ? p.list[at.first_entry(p) + k + lane]
                                                       : k + lane);
-        else /* not yet written over: the gate saw to it */
+        else if (lane < count) /* not yet written over: the gate saw to it */
             block = s.x->visit[(n + lane) % VISITS_KNOWN].block & block_bits<varied>;
 #pragma unroll
         for (int group = 0; group < groups; group++)
@@ -151,7 +149,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct recorder {
             clear();
             record_all(n, span);
             report();
-            leave_item(s, i, lane);
+            leave_item(s, i);
             n += (uint32_t)at.visits;
         }
     }
