@@ -42,7 +42,6 @@ typedef struct bench_row {
     char backend[32], device[128], detail[128], dtype[8], label[64];
     int64_t batch, heads, len, dim;
     bool causal;
-    double pairs;      /* of queries and keys, unmasked, in a head */
     char failure[256]; /* why it was not timed; "" if it was */
     bool failed;       /* wrong, not merely unsupported */
     rfa_counts counts;

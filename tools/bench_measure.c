@@ -52,8 +52,6 @@ static bench_row *add_row(bench_result *result, const bench_job *job, const char
     row->len = workload_tokens(&job->request->workload);
     row->dim = job->request->workload.dim;
     row->causal = job->request->causal;
-    row->pairs =
-        (double)row->len * (double)(job->request->causal ? row->len + 1 : 2 * row->len) / 2;
     return row;
 }
 
@@ -85,7 +83,9 @@ static void summarise(bench_row *row)
     row->fastest = row->times[0];
     row->slowest = row->times[count - 1];
     row->host = median_of(row->host_times, count);
-    double operations = 4.0 * (double)(row->batch * row->heads) * row->pairs * (double)row->dim;
+    /* Of a head, unmasked. */
+    double pairs = (double)row->len * (double)(row->causal ? row->len + 1 : 2 * row->len) / 2;
+    double operations = 4.0 * (double)(row->batch * row->heads) * pairs * (double)row->dim;
     row->tflops = operations / row->median / 1e12;
 }
 

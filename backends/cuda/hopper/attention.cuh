@@ -40,10 +40,10 @@
  * `done`, and the recorder when a V tile says that the V producer did so before: else a model of
  * the barriers, tests/cuda/hopper_model.py, finds schedules that hang. Change it with them.)
  *
- * Varied kernels (spans.cuh) take causal masks and packs. A warpgroup may see less of the keys than
- * the last one of its item does, to which the list is cut: it passes visits over, as if it skipped
- * them, with scores that are all masked. Rows that see a part of a tile have the rest masked, and
- * where V holds an infinity or a NaN there, take its rows key by key.
+ * Varied kernels (spans.cuh, hidden_keys.cuh) take causal masks and packs. A warpgroup may see less
+ * of the keys than the last one of its item does, to which the list is cut: it passes visits over,
+ * as if it skipped them, with scores that are all masked. Rows that see a part of a tile have the
+ * rest masked, and where V holds an infinity or a NaN there, take its rows key by key.
  *
  * Checkers: all threads that read or write a work item arrive for themselves, so that racecheck
  * follows. It does not follow what a warp's first lane hands over for the others behind
@@ -76,6 +76,7 @@
 #define RFA_HOPPER_ATTENTION_CUH
 
 #include "consumer.cuh"
+#include "hidden_keys.cuh"
 #include "layout.cuh"
 #include "producer.cuh"
 #include "recorder.cuh"
