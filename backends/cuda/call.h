@@ -81,7 +81,9 @@ typedef struct cuda_call {
     int32_t *block_visits; /* (batch, head, q block): N */
     int32_t *block_kept;   /* (batch, head, q block) */
     float *block_recall;   /* (batch, head, q block): sum over rows */
-    uint32_t *taken;       /* zeroed: work items that the attention's blocks took; or NULL */
+    /* Zeroed, by (batch, head): work items that the attention's blocks took, or in all, in the
+     * first; what one of them cost. Or NULL. */
+    uint32_t *taken, *cost;
 } cuda_call;
 
 /* Host data that the first kernels get beside the call: under graph capture a

@@ -10,9 +10,9 @@
 bool cuda_hopper_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
     const int64_t most = INT32_MAX - v->rows - HOPPER_BLOCK_K; /* coordinates of tensor maps */
-    (void)state;
-    return cuda_is_common(v, p) && v->varied == (p->causal || p->packed) && p->total_q <= most &&
-           p->total_k <= most;
+    size_t shared = HOPPER_SHARED_BYTES(v->width, v->rows / HOPPER_BLOCK_Q);
+    return shared <= (size_t)state->shared_memory && cuda_is_common(v, p) &&
+           v->varied == (p->causal || p->packed) && p->total_q <= most && p->total_k <= most;
 }
 
 /* ---- What they are given --------------------------------------------------------------------- */
@@ -132,12 +132,33 @@ static int64_t most_items(const cuda_call *c, int rows)
     return c->heads_q * items; /* layout.c: blocks_q of all heads fit */
 }
 
+/* Whether one head's work may be more than another's. Under a causal mask that of rows differs
+ * more. */
+static bool heads_differ(const cuda_call *c)
+{
+    const int64_t most = 1024; /* that a warp looks through between two pieces of work */
+    bool own_lists = c->order == CUDA_LIST, decides = c->rule != RFA_SKIP_DENSE;
+    return !c->causal && !c->packed && (decides || own_lists) && c->batch * c->heads_q <= most;
+}
+
+/* How `blocks` of threads share the items. */
+static void set_queue(hopper_params *h, const cuda_call *c, unsigned blocks)
+{
+    h->heads = (uint32_t)(c->batch * c->heads_q);
+    h->taken = c->taken;
+    h->begun = blocks;
+    if (!c->taken || !heads_differ(c))
+        return;
+    h->cost = c->cost;
+    h->begun = blocks / h->heads;
+    h->begun_more = blocks % h->heads;
+}
+
 /* rows: of a work item */
 static void set_problem(hopper_params *h, const cuda_call *c, int rows)
 {
     h->items_head = (int32_t)cuda_ceil_div(c->len_q, rows);
     h->items = (int32_t)most_items(c, rows);
-    h->taken = c->taken;
     h->len_q = c->len_q;
     h->len_k = c->len_k;
     h->heads_q = (int32_t)c->heads_q;
@@ -165,8 +186,10 @@ rfa_status cuda_hopper_launch(const cuda_variant *v, const cuda_state *state, CU
     if (v->varied)
         set_sequences(&h, c);
     int groups = v->rows / HOPPER_BLOCK_Q;
+    unsigned blocks = (unsigned)cuda_min(h.items, state->multiprocessors);
+    set_queue(&h, c, blocks);
     CUresult result = state->driver->LaunchKernel(
-        kernel, (unsigned)cuda_min(h.items, state->multiprocessors), 1, 1, HOPPER_THREADS(groups),
-        1, 1, (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
+        kernel, blocks, 1, 1, (unsigned)HOPPER_THREADS(groups), 1, 1,
+        (unsigned)HOPPER_SHARED_BYTES(v->width, groups), p->stream, parameters, NULL);
     return cuda_check(state->driver, result, v->kernel, err);
 }

@@ -274,8 +274,10 @@ static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *
     c->block_visits = place(at, heads, (uint64_t)p->blocks_q, sizeof(int32_t));
     c->block_kept = place(at, heads, (uint64_t)p->blocks_q, sizeof(int32_t));
     c->block_recall = place(at, heads, (uint64_t)p->blocks_q, sizeof(float));
-    if (maps)
-        c->taken = place(at, 1, 1, sizeof(*c->taken));
+    if (maps) {
+        c->taken = place(at, heads, 1, sizeof(*c->taken));
+        c->cost = place(at, heads, 1, sizeof(*c->cost));
+    }
 }
 
 /* Every kernel's threads must fit into one grid of blocks. */

@@ -1,8 +1,9 @@
 /* Attention on Hopper: a thread block computes one work item after the other, 192 or 128 q rows of
  * one (batch, head). There is one block a multiprocessor at most, and who is all but through with
- * an item takes the next that nobody has: heads that keep more than others leave none idle. Loads
- * of an item begin while the one before is computed. What is computed does not depend on who
- * computes it. (Without the preparing kernel, which zeroes the counter, blocks take items in turn.)
+ * an item takes the next that nobody has, of the dearest head that has any (queue.cuh): heads that
+ * keep more than others leave none idle. Loads of an item begin while the one before is computed.
+ * What is computed does not depend on who computes it. (Without the preparing kernel, which zeroes
+ * the counters, blocks take items in turn.)
  *
  * Who: three consumer warpgroups, or two, have 64 q rows each, which are one decision block
  * (consumer.cuh). They share tiles of 128 keys, which two warps load, one K and one V, and decide
@@ -125,7 +126,7 @@ __device__ __forceinline__ void attend(const hopper_params &p)
     if (group == 0) {
         registers_release<producer_registers<groups>>();
         if (warp == 0) {
-            key_producer<dim, mode, groups, varied> me = {p, s, lane};
+            key_producer<dim, mode, groups, varied> me = {p, s, lane, {p, lane}};
             me.run();
         } else if (warp == 1) {
             value_producer<dim, mode, groups, varied> me = {p, s, lane};

@@ -100,6 +100,12 @@ typedef struct hopper_params {
     /* Zeroed: how many items beyond each block's first are taken. A block that is all but through
      * with one takes the next: who has less to do gets more. NULL: blocks take items in turn. */
     uint32_t *taken;
+    /* Zeroed, by (batch, head), heads in all: what one of its items took. Then `taken` is by head
+     * too. NULL: items are taken in order. */
+    uint32_t *cost;
+    /* With `cost`, how many of a head's items blocks begin with, and of how many first heads one
+     * more; else how many of all. */
+    uint32_t heads, begun, begun_more;
     int32_t rule; /* RFA_SKIP_* of backends/skip_rule.h */
     int32_t out_f32;
     int32_t out_wide; /* rows of out may be written by 16 bytes: not f32, and all is aligned */

@@ -4,6 +4,7 @@
 #define RFA_HOPPER_PRODUCER_CUH
 
 #include "layout.cuh"
+#include "queue.cuh"
 #include "spans.cuh"
 
 /* One lane: 128 rows of K or V, of a sequence that begins at row `origin`. */
@@ -29,6 +30,7 @@ template <int dim, walk_mode mode, int groups, bool varied> struct key_producer 
     const hopper_params &p;
     const shared_layout<dim, groups> &s;
     int lane;
+    work_queue queue;
     span_search<groups> search;
     ring<HOPPER_K_STAGES> stage;
 
@@ -48,14 +50,6 @@ template <int dim, walk_mode mode, int groups, bool varied> struct key_producer 
             item.visits = p.list_counts[item.head_index(p) * p.groups + item.row() / p.visit_q];
         item.limit = p.limits ? p.limits[item.head_index(p)] : p.limit;
         return item;
-    }
-
-    /* The number of the item after `number`: known to lane 0, and not at once. */
-    __device__ __forceinline__ uint32_t number_after(uint32_t number)
-    {
-        if (!p.taken)
-            return number + gridDim.x;
-        return lane == 0 ? gridDim.x + atomicAdd(p.taken, 1u) : 0;
     }
 
     __device__ __forceinline__ item_span &span_of(uint32_t i)
@@ -178,15 +172,15 @@ template <int dim, walk_mode mode, int groups, bool varied> struct key_producer 
     {
         const int last = item.visits > LAST_VISITS ? item.visits - LAST_VISITS : 0;
         load_keys(item, i, n, flags, 0, last);
-        number = number_after(number);
+        number = queue.next(number, (uint32_t)item.head_index(p));
         load_keys(item, i, n, flags, last, item.visits);
-        return __shfl_sync(~0u, number, 0);
+        return number;
     }
 
     __device__ __forceinline__ void run()
     {
         uint32_t n = 0; /* visits so far */
-        uint32_t number = blockIdx.x;
+        uint32_t number = queue.first();
 #pragma unroll 1
         for (uint32_t i = 0;; i++) {
             work_item item = find_item(number);
