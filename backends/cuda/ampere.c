@@ -17,8 +17,13 @@ static size_t shared_bytes(const cuda_variant *v, int tiles)
 {
     size_t exchange =
         v->walk == CUDA_WALK_DENSE ? AMPERE_DENSE_EXCHANGE_BYTES : AMPERE_EXCHANGE_BYTES;
-    size_t rows = (size_t)(rows_of(v) + tiles * AMPERE_BLOCK_K);
-    return rows * (size_t)v->width * 2 + (size_t)groups_of(v) * exchange;
+    size_t elements = (size_t)(rows_of(v) * v->width + tiles * AMPERE_BLOCK_K * v->tile);
+    return 2 * elements + (size_t)groups_of(v) * exchange;
+}
+
+static int fewest_tiles(const cuda_variant *v)
+{
+    return v->tile < v->width ? AMPERE_FEWEST_HALVES : AMPERE_FEWEST_TILES;
 }
 
 /* Blocks of threads that a multiprocessor takes. */
@@ -34,8 +39,8 @@ static int blocks_at_once(const cuda_variant *v, const cuda_state *state, int ti
 static int tiles_of(const cuda_variant *v, const cuda_state *state)
 {
     int tiles = AMPERE_MOST_TILES;
-    while (tiles > AMPERE_FEWEST_TILES &&
-           blocks_at_once(v, state, tiles) < blocks_at_once(v, state, AMPERE_FEWEST_TILES))
+    while (tiles > fewest_tiles(v) &&
+           blocks_at_once(v, state, tiles) < blocks_at_once(v, state, fewest_tiles(v)))
         tiles--;
     return tiles;
 }
@@ -43,7 +48,7 @@ static int tiles_of(const cuda_variant *v, const cuda_state *state)
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
     return cuda_is_common(v, p) && !p->causal &&
-           shared_bytes(v, AMPERE_FEWEST_TILES) <= (size_t)state->shared_memory;
+           shared_bytes(v, fewest_tiles(v)) <= (size_t)state->shared_memory;
 }
 
 rfa_status cuda_ampere_launch(const cuda_variant *v, const cuda_state *state, CUfunction kernel,

@@ -194,6 +194,7 @@ struct cuda_variant {
     bool maps;     /* reads q, k and v through tensor maps */
     bool varied;   /* for causal masks and packs, and only for these; Hopper */
     int32_t rows;  /* of q computed together; fast families */
+    int32_t tile;  /* columns of a tile of keys or values; Ampere */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);

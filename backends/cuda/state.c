@@ -142,26 +142,36 @@ static rfa_status read_device(cuda_state *state, rfa_error *err)
     return status == RFA_OK ? cuda_device_usable(state->capability, err) : status;
 }
 
-/* RFA_CUDA_MULTIPROCESSORS: fewer than there are, for the kernels that share work among those. */
-static rfa_status limit_multiprocessors(cuda_state *state, rfa_error *err)
+/* What the environment says to use at most of what the device has. */
+static rfa_status limit_by(const char *variable, int *value, rfa_error *err)
 {
-    const char *most = getenv("RFA_CUDA_MULTIPROCESSORS");
+    const char *most = getenv(variable);
     char *end;
     if (!most || !*most)
         return RFA_OK;
     long count = strtol(most, &end, 10);
     if (*end || count < 1)
-        return rfa_fail(err, RFA_INVALID_ARGUMENT,
-                        "RFA_CUDA_MULTIPROCESSORS is \"%.40s\", expected a number from 1 on", most);
-    state->multiprocessors = (int)cuda_min(count, state->multiprocessors);
+        return rfa_fail(err, RFA_INVALID_ARGUMENT, "%s is \"%.40s\", expected a number from 1 on",
+                        variable, most);
+    *value = (int)cuda_min(count, *value);
     return RFA_OK;
+}
+
+/* RFA_CUDA_MULTIPROCESSORS: for the kernels that share work among those. RFA_CUDA_SHARED_MEMORY,
+ * in bytes: as if on a smaller card. */
+static rfa_status limit_device(cuda_state *state, rfa_error *err)
+{
+    rfa_status status = limit_by("RFA_CUDA_MULTIPROCESSORS", &state->multiprocessors, err);
+    if (status == RFA_OK)
+        status = limit_by("RFA_CUDA_SHARED_MEMORY", &state->shared_memory, err);
+    return status;
 }
 
 static rfa_status open_state(cuda_state *state, rfa_error *err)
 {
     rfa_status status = read_device(state, err);
     if (status == RFA_OK)
-        status = limit_multiprocessors(state, err);
+        status = limit_device(state, err);
     if (status == RFA_OK)
         status = cuda_choose_family(state->capability, &state->family, err);
     if (status == RFA_OK)

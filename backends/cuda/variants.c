@@ -82,19 +82,20 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
            p->len_q <= INT32_MAX - v->rows && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
 }
 
-#define AMPERE_KERNEL(dtype_, name, width_, suffix, walk_)                                         \
+#define AMPERE_KERNEL(dtype_, name, width_, tile_, suffix, walk_)                                  \
     {                                                                                              \
-        .kernel = "rfa_ampere_" #name "_" #width_ "_" #suffix, .image = CUDA_IMAGE_ampere_##name,  \
+        .kernel = "rfa_ampere_" #name "_" #width_ suffix, .image = CUDA_IMAGE_ampere_##name,       \
         .family = CUDA_FAMILY_AMPERE, .dtype = (dtype_), .width = (width_), .rows = 128,           \
-        .walk = CUDA_WALK_##walk_, .takes = cuda_ampere_takes, .launch = cuda_ampere_launch        \
+        .tile = (tile_), .walk = CUDA_WALK_##walk_, .takes = cuda_ampere_takes,                    \
+        .launch = cuda_ampere_launch                                                               \
     }
 
-#define AMPERE(dtype, name, width)                                                                 \
-    AMPERE_KERNEL(dtype, name, width, dense, DENSE),                                               \
-        AMPERE_KERNEL(dtype, name, width, vote, VOTE),                                             \
-        AMPERE_KERNEL(dtype, name, width, exact, MEASURED),                                        \
-        AMPERE_KERNEL(dtype, name, width, estimated, ESTIMATED),                                   \
-        AMPERE_KERNEL(dtype, name, width, exact, EXACT)
+#define AMPERE(dtype, name, width, tile, form)                                                     \
+    AMPERE_KERNEL(dtype, name, width, tile, form "_dense", DENSE),                                 \
+        AMPERE_KERNEL(dtype, name, width, tile, form "_vote", VOTE),                               \
+        AMPERE_KERNEL(dtype, name, width, tile, form "_exact", MEASURED),                          \
+        AMPERE_KERNEL(dtype, name, width, tile, form "_estimated", ESTIMATED),                     \
+        AMPERE_KERNEL(dtype, name, width, tile, form "_exact", EXACT)
 
 #define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_, rows_, varied_)                         \
     {                                                                                              \
@@ -123,10 +124,12 @@ const cuda_variant cuda_variants[] = {
     HOPPER(RFA_BF16, bf16, 128),
     HOPPER(RFA_F16, f16, 64),
     HOPPER(RFA_F16, f16, 128),
-    AMPERE(RFA_BF16, bf16, 64),
-    AMPERE(RFA_BF16, bf16, 128),
-    AMPERE(RFA_F16, f16, 64),
-    AMPERE(RFA_F16, f16, 128),
+    AMPERE(RFA_BF16, bf16, 64, 64, ""),
+    AMPERE(RFA_BF16, bf16, 128, 128, ""),
+    AMPERE(RFA_BF16, bf16, 128, 64, "_halves"),
+    AMPERE(RFA_F16, f16, 64, 64, ""),
+    AMPERE(RFA_F16, f16, 128, 128, ""),
+    AMPERE(RFA_F16, f16, 128, 64, "_halves"),
     ANY_CARD(RFA_F16, f16, 64, 64, 64, false),
     ANY_CARD(RFA_F16, f16, 64, 128, 128, false),
     ANY_CARD(RFA_F16, f16, 128, 64, 64, false),

@@ -59,7 +59,7 @@ static CUresult DeviceGetAttribute(int *value, CUdevice_attribute attribute, CUd
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = self.capability / 10; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = self.capability % 10; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 4; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 232448; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = self.shared; break;
     default: *value = 0;
     }
     return CUDA_SUCCESS;
@@ -133,8 +133,7 @@ static CUresult ModuleUnload(CUmodule module)
 static CUresult ModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
     (void)module;
-    (void)name;
-    *function = (CUfunction)(void *)&self;
+    *function = (CUfunction)name;
     return CUDA_SUCCESS;
 }
 
@@ -155,6 +154,7 @@ static CUresult LaunchKernel(CUfunction function, unsigned grid_x, unsigned grid
                  grid_z <= 65535;
     self.launches++;
     self.last_grid = grid_x * grid_y * grid_z;
+    self.last_kernel = (const char *)function;
     self.launches_elsewhere += (void *)stream != self.stream;
     self.unbalanced += self.depth <= 0;
     if (shared > self.most_shared)

@@ -11,6 +11,7 @@ typedef struct fake_driver {
     int init;          /* what cuInit answers */
     int devices;       /* how many cards */
     int capability;    /* 10 major + minor */
+    int shared;        /* bytes of shared memory that a block of threads may have */
     size_t memory;     /* cuMemAlloc refuses more than this at once */
     int launch;        /* what cuLaunchKernel answers */
     int synchronize;   /* what cuStreamSynchronize answers */
@@ -19,12 +20,13 @@ typedef struct fake_driver {
 
     /* What it saw. */
     int launches, launches_elsewhere, allocations, frees, waits, loads, copies;
-    int depth;            /* of the stack of contexts */
-    int deepest;          /* that it has been */
-    int unbalanced;       /* pops of an empty stack, launches without a context */
-    int retained;         /* primary contexts */
-    unsigned last_grid;   /* blocks of threads that the last launch asked for */
-    unsigned most_shared; /* bytes of shared memory that a launch asked for */
+    int depth;               /* of the stack of contexts */
+    int deepest;             /* that it has been */
+    int unbalanced;          /* pops of an empty stack, launches without a context */
+    int retained;            /* primary contexts */
+    const char *last_kernel; /* the library's own name of what was launched last */
+    unsigned last_grid;      /* blocks of threads that it asked for */
+    unsigned most_shared;    /* bytes of shared memory that a launch asked for */
 } fake_driver;
 
 /* The library exports one, under this name. */

@@ -114,15 +114,27 @@ static int unknown_kernels(void)
     return expect_closed(RFA_INVALID_ARGUMENT, "RFA_CUDA_KERNELS is \"fast\"");
 }
 
-static int unknown_multiprocessors(void)
+static int wrong_limits(const char *variable)
 {
     int result = PASSED;
     const char *const wrong[] = {"0", "-1", "2x", "many"};
+    char sentence[64];
+    snprintf(sentence, sizeof(sentence), "%s is \"", variable);
     for (int i = 0; i < 4; i++) {
-        setenv("RFA_CUDA_MULTIPROCESSORS", wrong[i], 1);
-        result |= expect_closed(RFA_INVALID_ARGUMENT, "RFA_CUDA_MULTIPROCESSORS is \"");
+        setenv(variable, wrong[i], 1);
+        result |= expect_closed(RFA_INVALID_ARGUMENT, sentence);
     }
     return result;
+}
+
+static int unknown_multiprocessors(void)
+{
+    return wrong_limits("RFA_CUDA_MULTIPROCESSORS");
+}
+
+static int unknown_shared_memory(void)
+{
+    return wrong_limits("RFA_CUDA_SHARED_MEMORY");
 }
 
 /* ---- Calls on a driver that serves ------------------------------------------------------------
@@ -171,33 +183,65 @@ static int calls_only_launch(void)
     return check_calls(true);
 }
 
-/* Blocks of threads that the attention of a problem of many heads starts. */
-static unsigned count_blocks(void)
+/* Starts the attention of a problem of 40 heads: last_grid and last_kernel of `fake` are its. */
+static bool attend(int64_t dim, rfa_rule rule)
 {
-    const problem_kind kind = {"many heads", {kDLBfloat, 16, 1},    1, 40, 40, 200, 300,
-                               64,           .rule = RFA_RULE_DENSE};
+    const problem_kind kind = {"many heads", {kDLBfloat, 16, 1}, 1, 40, 40, 200, 300,
+                               dim,          .rule = rule};
     rfa_context *ctx;
     problem p;
-    unsigned blocks = 0;
+    bool done = false;
+    fake->last_grid = 0;
+    fake->last_kernel = "";
     if (open_context(&ctx) != RFA_OK)
-        return 0;
+        return false;
     if (problem_create(&p, ctx, &kind)) {
         p.args.stream = STREAM;
-        blocks = rfa_attention(ctx, &p.args) == RFA_OK ? fake->last_grid : 0;
+        done = rfa_attention(ctx, &p.args) == RFA_OK;
         problem_destroy(&p);
     }
     rfa_context_destroy(ctx);
-    return blocks;
+    return done;
+}
+
+static bool starts_blocks(unsigned count)
+{
+    return attend(64, RFA_RULE_DENSE) && fake->last_grid == count;
+}
+
+static bool starts(const char *kernel, int64_t dim, rfa_rule rule)
+{
+    return attend(dim, rule) && strcmp(fake->last_kernel, kernel) == 0;
 }
 
 /* Hopper's blocks of threads, one a multiprocessor, share what there is to do. */
 static int blocks_share_work(void)
 {
-    int result = expect(count_blocks() == 4, "one block a multiprocessor");
+    int result = expect(starts_blocks(4), "one block a multiprocessor");
     setenv("RFA_CUDA_MULTIPROCESSORS", "3", 1);
-    result |= expect(count_blocks() == 3, "fewer if told so");
+    result |= expect(starts_blocks(3), "fewer if told so");
     setenv("RFA_CUDA_MULTIPROCESSORS", "1000", 1);
-    return result | expect(count_blocks() == 4, "no more than there are");
+    return result | expect(starts_blocks(4), "no more than there are");
+}
+
+/* 99 KiB, as on 8.6, 8.9 and 12.0, hold tiles of half rows at head dim 128. */
+static int kernels_suit_cards(void)
+{
+    int result = expect(starts("hopper_bf16_128_exact_192", 128, RFA_RULE_RECALL), "hopper");
+    setenv("RFA_CUDA_SHARED_MEMORY", "101376", 1);
+    result |= expect(starts("rfa_ampere_bf16_128_halves_exact", 128, RFA_RULE_RECALL),
+                     "as if on a smaller card");
+    unsetenv("RFA_CUDA_SHARED_MEMORY");
+    fake->capability = 80;
+    fake->shared = 166912;
+    result |= expect(starts("rfa_ampere_bf16_128_exact", 128, RFA_RULE_RECALL), "8.0");
+    fake->capability = 120;
+    fake->shared = 101376;
+    result |= expect(starts("rfa_ampere_bf16_128_halves_dense", 128, RFA_RULE_DENSE), "dense") |
+              expect(starts("rfa_ampere_bf16_128_halves_exact", 128, RFA_RULE_RECALL), "recall") |
+              expect(starts("rfa_ampere_bf16_64_exact", 64, RFA_RULE_RECALL), "head dim 64");
+    fake->shared = 49152;
+    return result | expect(starts("rfa_attend_bf16_128_small", 128, RFA_RULE_RECALL), "too small");
 }
 
 static int calls_only_launch_generic(void)
@@ -388,8 +432,10 @@ static const struct {
     CASE(FAKE, old_card),
     CASE(FAKE, unknown_kernels),
     CASE(FAKE, unknown_multiprocessors),
+    CASE(FAKE, unknown_shared_memory),
     CASE(FAKE, calls_only_launch),
     CASE(FAKE, blocks_share_work),
+    CASE(FAKE, kernels_suit_cards),
     CASE(FAKE, calls_only_launch_ampere),
     CASE(FAKE, calls_only_launch_generic),
     CASE(FAKE, memory_runs_out),
@@ -413,6 +459,7 @@ static bool load(const char *path)
         *fake = (fake_driver){.version = 99000,
                               .devices = 1,
                               .capability = 90,
+                              .shared = 232448,
                               .memory = (size_t)1 << 30,
                               .stream = STREAM};
     return true;
@@ -422,6 +469,7 @@ static int run_case(int i, char **argv)
 {
     unsetenv("RFA_CUDA_KERNELS");
     unsetenv("RFA_CUDA_MULTIPROCESSORS");
+    unsetenv("RFA_CUDA_SHARED_MEMORY");
     unsetenv("RFA_BACKEND");
     if (cases[i].library != NONE && !load(cases[i].library == OLD ? argv[2] : argv[1]))
         return FAILED;

@@ -14,6 +14,10 @@
  * memory, swizzled (pieces.cuh). Scores (32 x 64 a warp), weights and output
  * (32 x DIM) are registers.
  *
+ * Cards with 99 KiB for a block of threads have no room for two tiles of 128 elements a row beside
+ * q. There the ring holds three tiles of 64, a block's keys are two of them, and so are its values:
+ * 14 % slower for two more handings over a visit, whatever the length of the ring.
+ *
  * Order: keys and values of the visits take slots of the ring in turn. Every warp loads its
  * share of a tile and waits on two barriers a slot: all shares have landed, all warps are
  * done with what was there. Whoever is ahead can get up to a tile further, so that the softmax
@@ -33,10 +37,10 @@
  * phases, a barrier of all threads between, the halves of the keys sharing their maxima;
  * exponentials between the products of the values with two decision blocks a block of threads
  * (with one they win) or between those of the visit before (head dim 64); weights computed 16
- * keys ahead of their products (head dim 64: no faster); loads a tile later; a warp that only
- * loads (no registers: a ninth warp leaves 168 to each thread of all); two decision blocks a
- * block of threads at head dim 64; accounts of every warp's own, brought up to date under the
- * next products.
+ * keys ahead of their products (head dim 64: no faster); loads a tile later, or in the middle of
+ * products (tiles of half rows); a warp that only loads (no registers: a ninth warp leaves 168 to
+ * each thread of all); two decision blocks a block of threads at head dim 64; accounts of every
+ * warp's own, brought up to date under the next products.
  */
 #ifndef RFA_CUDA_AMPERE_ATTENTION_CUH
 #define RFA_CUDA_AMPERE_ATTENTION_CUH
@@ -50,18 +54,18 @@
 namespace ampere
 {
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::find_next(const float (&top)[4],
-                                                              float (&next)[4]) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_next(const float (&top)[4],
+                                                                    float (&next)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
         next[i] = larger(max[i], top[i]);
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::weigh_all(const float (&next)[4],
-                                                              float (&part)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh_all(const float (&next)[4],
+                                                                    float (&part)[4])
 {
     float offset[4];
     find_offsets(next, offset);
@@ -70,9 +74,9 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::weigh_all(const float (&next
         weigh(step, offset, part);
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::keep(int n, const float (&top)[4],
-                                                         float (&part)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::keep(int n, const float (&top)[4],
+                                                               float (&part)[4])
 {
     float next[4];
     find_next(top, next);
@@ -84,23 +88,33 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::keep(int n, const float (&to
     if (interleaves)
         find_offsets(next, offset);
 #pragma unroll
-    for (int step = 0; step < 4; step++) {
-        if (interleaves)
-            weigh(step, offset, part);
-        multiply_values(step);
+    for (int i = 0; i < PARTS; i++) {
+        if (i > 0)
+            next_tile(2 * PARTS * n + PARTS + i);
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            if (interleaves)
+                weigh(step, offset, part);
+            multiply_values(step, i);
+        }
     }
     float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
     sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::visit(int n)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::visit(int n)
 {
     int block = records ? block_of(n) : 0; /* else once in a walk, so read where it is wanted */
     float top[4], part[4] = {0, 0, 0, 0};
     await_tile();
-    multiply_keys();
-    leave_tile(2 * n);
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+        if (i > 0)
+            next_tile(2 * PARTS * n + i);
+        multiply_keys(i);
+    }
+    leave_tile(2 * PARTS * n + PARTS - 1);
     if (records)
         mask_past_end(block);
     else if (n == x.ragged)
@@ -134,12 +148,15 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::visit(int n)
             record(block_of(n));
     } else {
         await_tile(); /* else copies to come could overtake these */
+#pragma unroll
+        for (int i = 1; i < PARTS; i++)
+            next_tile(2 * PARTS * n + PARTS + i);
     }
-    leave_tile(2 * n + 1);
+    leave_tile(2 * PARTS * n + 2 * PARTS - 1);
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::run(char *raw)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::run(char *raw)
 {
     clear_decisions();
     load_queries();
@@ -166,19 +183,20 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::run(char *raw)
 
 } // namespace ampere
 
-#define AMPERE_KERNEL(name, type, dim, mode)                                                       \
+#define AMPERE_KERNEL(name, type, dim, tile, mode)                                                 \
     extern "C" __global__ void __launch_bounds__(ampere::groups_of(dim) * ampere::GROUP_THREADS,   \
                                                  ampere::blocks_of(dim))                           \
         name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
-        ampere::walk<type, dim, ampere::mode>(c, raw, slots).run(raw);                             \
+        ampere::walk<type, dim, tile, ampere::mode>(c, raw, slots).run(raw);                       \
     }
 
-#define AMPERE_KERNELS(name, type, dim)                                                            \
-    AMPERE_KERNEL(name##_dense, type, dim, WALK_DENSE)                                             \
-    AMPERE_KERNEL(name##_vote, type, dim, WALK_VOTE)                                               \
-    AMPERE_KERNEL(name##_estimated, type, dim, WALK_ESTIMATED)                                     \
-    AMPERE_KERNEL(name##_exact, type, dim, WALK_EXACT)
+/* tile: columns of a tile. */
+#define AMPERE_KERNELS(name, type, dim, tile)                                                      \
+    AMPERE_KERNEL(name##_dense, type, dim, tile, WALK_DENSE)                                       \
+    AMPERE_KERNEL(name##_vote, type, dim, tile, WALK_VOTE)                                         \
+    AMPERE_KERNEL(name##_estimated, type, dim, tile, WALK_ESTIMATED)                               \
+    AMPERE_KERNEL(name##_exact, type, dim, tile, WALK_EXACT)
 
 #endif

@@ -8,15 +8,15 @@
 namespace ampere
 {
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::tell_tops(int n, const float (&top)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::tell_tops(int n, const float (&top)[4])
 {
     x.seen[group()].top[n % 2][half_keys()][warp_row(lane() % 4)] = own_of_quad(top, lane());
 }
 
 /* What this warp told, again: rather than keep it in registers. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::recall_tops(int n, float (&top)[4]) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::recall_tops(int n, float (&top)[4]) const
 {
     const volatile float *told = x.seen[group()].top[n % 2][half_keys()];
 #pragma unroll
@@ -24,8 +24,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::recall_tops(int n, float (&t
         top[i] = told[warp_row(i)];
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::tell_sums(int n, const float (&part)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::tell_sums(int n, const float (&part)[4])
 {
     float all[4];
 #pragma unroll
@@ -34,31 +34,31 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::tell_sums(int n, const float
     x.seen[group()].sum[n % 2][half_keys()][warp_row(lane() % 4)] = own_of_quad(all, lane());
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t walk<T, DIM, MODE>::told_at() const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t walk<T, DIM, TILE, MODE>::told_at() const
 {
     return shared + at::x + (int)offsetof(exchange, told) + group() * 8;
 }
 
 /* What is known of a row after visit n. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ account walk<T, DIM, MODE>::known(int row, int n) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ account walk<T, DIM, TILE, MODE>::known(int row, int n) const
 {
     const float4(*at)[BLOCK_Q] = x.known[group()][n & 1];
     float4 a = at[0][row], b = at[1][row];
     return {a.x, {a.y, a.z}, a.w, b.x, b.y, b.z, b.w};
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::know(int row, int n, const account &a)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::know(int row, int n, const account &a)
 {
     float4(*at)[BLOCK_Q] = x.known[group()][n & 1];
     at[0][row] = {a.max, a.half[0], a.half[1], a.kept};
     at[1][row] = {a.skipped, a.kappa, a.learned, a.top};
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ decider<MODE> walk<T, DIM, MODE>::decider_now() const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ decider<MODE> walk<T, DIM, TILE, MODE>::decider_now() const
 {
     return {x.seen[group()],
             {c.rule, x.limit[group()], c.share, c.pace, {0, 0}},
@@ -67,8 +67,8 @@ __device__ __forceinline__ decider<MODE> walk<T, DIM, MODE>::decider_now() const
             x.rows[group()]};
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::start_accounts()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_accounts()
 {
     int row = threadIdx.x % GROUP_THREADS;
     if (row < BLOCK_Q)
@@ -77,8 +77,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::start_accounts()
 
 /* Visit n as row r of this lane sees it; sums of the visit before, if that was kept, are
  * not in the account yet. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ row_visit walk<T, DIM, MODE>::look(int r, int n, int block) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ row_visit walk<T, DIM, TILE, MODE>::look(int r, int n, int block) const
 {
     const decider<MODE> d = decider_now();
     int row = lane() + WARP * r;
@@ -88,9 +88,9 @@ __device__ __forceinline__ row_visit walk<T, DIM, MODE>::look(int r, int n, int 
     return d.look(a, row, n % 2, (float)keys_of(block));
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::settle(const row_visit &w, int r, int n,
-                                                           bool keep)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::settle(const row_visit &w, int r, int n,
+                                                                 bool keep)
 {
     know(lane() + WARP * r, n,
          keep ? decider_now().after_keeping(w) : decider_now().after_skipping(w));
@@ -98,8 +98,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::settle(const row_visit &w, i
 
 /* Whether this warp's decision block keeps visit n. One warp for each row of a lane
  * brings accounts up to date; they are asked for once all have told the next visit. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ bool walk<T, DIM, MODE>::decide(int n, int block)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::decide(int n, int block)
 {
     float rest = x.rest ? __ldg(x.rest + (uint32_t)n) : RFA_NO_PREDICTION;
     bool always =
@@ -122,8 +122,8 @@ __device__ __forceinline__ bool walk<T, DIM, MODE>::decide(int n, int block)
 }
 
 /* By one thread of the decision block. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::record(int block)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::record(int block)
 {
     uint32_t *words = decision_words();
     x.kept[group()]++;

@@ -2,7 +2,8 @@
  * and threads those of the decision blocks that a block of threads holds. Shared memory: for
  * each decision block AMPERE_EXCHANGE_BYTES, or AMPERE_DENSE_EXCHANGE_BYTES where everything is
  * kept, and q; a ring of tiles of AMPERE_BLOCK_K rows. Parameters: a cuda_call and, as an int,
- * how many tiles the ring holds. */
+ * how many tiles the ring holds. Wide kernels exist twice: with tiles of whole rows, and of half
+ * ones, where a block of threads has no room for two of those. */
 #ifndef RFA_CUDA_AMPERE_LAUNCH_H
 #define RFA_CUDA_AMPERE_LAUNCH_H
 
@@ -16,7 +17,8 @@ enum {
     AMPERE_NARROW_GROUPS = 1,           /* decision blocks of a block of threads */
     AMPERE_WIDE_GROUPS = 2,
     AMPERE_NARROW_BLOCKS = 3, /* of threads that a multiprocessor has registers for */
-    AMPERE_FEWEST_TILES = 2,
+    AMPERE_FEWEST_TILES = 2,  /* keys, values */
+    AMPERE_FEWEST_HALVES = 3, /* tiles of half rows: one more is on its way */
     AMPERE_MOST_TILES = 4
 };
 

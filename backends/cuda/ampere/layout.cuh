@@ -45,9 +45,11 @@ template <int GROUPS> struct exchange {
     float limit[GROUPS];                    /* NaN: keeps everything */
 };
 
-template <int DIM, bool DECIDES> struct layout : tile_layout<DIM> {
+/* TILE: columns of a tile. */
+template <int DIM, int TILE, bool DECIDES> struct layout : tile_layout<TILE> {
     static constexpr int groups = groups_of(DIM), rows = groups * BLOCK_Q,
                          threads = groups * GROUP_THREADS;
+    static constexpr int q_pitch = tile_layout<DIM>::pitch;
     static constexpr int x = 0,
                          q = groups *
                              (DECIDES ? AMPERE_EXCHANGE_BYTES : AMPERE_DENSE_EXCHANGE_BYTES),

@@ -10,8 +10,8 @@ namespace ampere
 
 /* ---- The ring -------------------------------------------------------------------------------- */
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::load_queries()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::load_queries()
 {
     const T *from = row_at<const T>(c.seen_q, batch(), head(), x.sequence.first_q + first_row());
     load_tile<DIM, ROWS, THREADS>(
@@ -19,40 +19,40 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::load_queries()
         (int)smaller(ROWS, x.sequence.len_q - first_row()), (c.dim + 7) / 8, thread_now());
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ int walk<T, DIM, MODE>::block_of(int n) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ int walk<T, DIM, TILE, MODE>::block_of(int n) const
 {
     return __ldg(x.list + (uint32_t)n);
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ int walk<T, DIM, MODE>::keys_of(int block) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ int walk<T, DIM, TILE, MODE>::keys_of(int block) const
 {
     return min(BLOCK_K, (int)x.sequence.len_k - block * BLOCK_K);
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t walk<T, DIM, MODE>::slot_at(int slot) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t walk<T, DIM, TILE, MODE>::slot_at(int slot) const
 {
     return shared + at::ring + slot * at::bytes;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t walk<T, DIM, MODE>::full_at(int slot) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t walk<T, DIM, TILE, MODE>::full_at(int slot) const
 {
     return shared + at::x + (int)offsetof(exchange, full) + slot * 8;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t walk<T, DIM, MODE>::free_at(int slot) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t walk<T, DIM, TILE, MODE>::free_at(int slot) const
 {
     return shared + at::x + (int)offsetof(exchange, free) + slot * 8;
 }
 
 /* Whether somebody is expected to keep visit n: all warps say the same, since they know
  * visit n - 2 when they first ask. In the default order that is its neighbour. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ bool walk<T, DIM, MODE>::is_likely(int n) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::is_likely(int n) const
 {
     if (!decides || n < 2)
         return true;
@@ -63,33 +63,33 @@ __device__ __forceinline__ bool walk<T, DIM, MODE>::is_likely(int n) const
     return any;
 }
 
-/* Tile i: keys of visit i / 2, or its values if they are likely to be wanted. By shifts, as
- * in walk.cuh. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::load(int i, int slot)
+/* Tile i: a part of some visit's keys, or of its values if they are likely to be wanted. By
+ * shifts, as in walk.cuh. */
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::load(uint32_t i, int slot)
 {
-    int n = i >> 1;
+    int n = i / (2 * PARTS), values = i / PARTS % 2, part = i % PARTS;
     if (n >= x.visits)
         return;
-    if ((i & 1) == 0 || is_likely(n)) {
-        const row_source &from = x.source[i & 1];
+    if (!values || is_likely(n)) {
+        const row_source &from = x.source[values];
         int block = block_of(n);
-        load_tile<DIM, BLOCK_K, THREADS>(slot_at(slot),
-                                         from.first + (int64_t)block * BLOCK_K * from.pitch,
-                                         from.pitch, keys_of(block), from.chunks, thread_now());
+        load_tile<TILE, BLOCK_K, THREADS>(
+            slot_at(slot), from.first + (int64_t)block * BLOCK_K * from.pitch + part * at::pitch,
+            from.pitch, keys_of(block), from.chunks - part * (TILE / 8), thread_now());
     }
     arrive_after_copies(records ? full_at(slot) : uniform(full_at(slot)));
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::await_tile()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::await_tile()
 {
     wait_for(full_at(place.slot), place.parity);
 }
 
 /* This warp is done with tile i. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::leave_tile(int i)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::leave_tile(int i)
 {
     int slots = x.slots;
     place_in_ring next = before(place, slots);
@@ -101,45 +101,56 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::leave_tile(int i)
     load(i + slots - 1, next.slot);
 }
 
+/* From the tile before to tile i. */
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::next_tile(int i)
+{
+    leave_tile(i - 1);
+    await_tile();
+}
+
 /* ---- Values that nobody expected to want ----------------------------------------------------- */
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t walk<T, DIM, MODE>::late_at(int n) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t walk<T, DIM, TILE, MODE>::late_at(int n) const
 {
     return shared + at::x + (int)offsetof(exchange, late) + n % 2 * 8;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ volatile int *walk<T, DIM, MODE>::claim_of(int n) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ volatile int *walk<T, DIM, TILE, MODE>::claim_of(int n) const
 {
     return &x.claim[n % 2][thread_now() >> 5 & 3];
 }
 
 /* By one lane: whether its warp is the first to want its quarter of visit n's values. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ bool walk<T, DIM, MODE>::claims(int n)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::claims(int n)
 {
     int before = *claim_of(n), claimed = 2 * (n + 1) + (~before & 1);
     return before / 2 != n + 1 && atomicCAS((int *)claim_of(n), before, claimed) == before;
 }
 
-/* A tile is fetched in quarters, each by the warp of that number of the decision block
+/* Values are fetched in quarters, each by the warp of that number of the decision block
  * that comes first. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::fetch_late(int n)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::fetch_late(int n)
 {
     if (!__any_sync(ALL_LANES, lane() == 0 && claims(n)))
         return;
     int block = block_of(n), row = (thread_now() >> 5 & 3) * 32;
     const row_source &from = x.source[1];
-    load_quarter<DIM>(slot_at(place.slot) + row * at::pitch,
-                      from.first + ((int64_t)block * BLOCK_K + row) * from.pitch, from.pitch,
-                      keys_of(block) - row, from.chunks, lane());
+    const char *first = from.first + ((int64_t)block * BLOCK_K + row) * from.pitch;
+    place_in_ring to = place;
+#pragma unroll
+    for (int part = 0; part < PARTS; part++, to = after(to, x.slots))
+        load_quarter<TILE>(slot_at(to.slot) + row * at::pitch, first + part * at::pitch, from.pitch,
+                           keys_of(block) - row, from.chunks - part * (TILE / 8), lane());
     arrive_after_copies(late_at(n));
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::await_values(int n)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::await_values(int n)
 {
     await_tile();
     if (decides && !is_likely(n))

@@ -66,7 +66,7 @@ __device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, bool t
 /* Rows of DIM elements in chunks of 16 bytes, chunk c of row r at c ^ (r & 7), so that
  * neither copies nor ldmatrix meet bank conflicts. */
 template <int DIM> struct tile_layout {
-    static constexpr int pitch = DIM * 2, bytes = 128 * pitch;
+    static constexpr int pitch = DIM * 2, bytes = BLOCK_K * pitch;
 };
 
 /* Where rows of a head lie: of keys, of values. */

@@ -9,23 +9,24 @@ namespace ampere
 
 /* ---- Scores ---------------------------------------------------------------------------------- */
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::multiply_keys()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::multiply_keys(int part)
 {
     int thread = thread_now(), own = thread & 31, swizzle = own % 8;
     int q_row = (thread >> 7) * BLOCK_Q + (thread >> 5 & 1) * WARP_ROWS + own % 16;
     int k_row = (thread >> 6 & 1) * WARP_KEYS + own % 8 + own / 16 * 8;
-    uint32_t q = shared + at::q + q_row * at::pitch + ((own / 16 ^ swizzle) << 4);
+    uint32_t q =
+        shared + at::q + q_row * at::q_pitch + part * at::pitch + ((own / 16 ^ swizzle) << 4);
     uint32_t k = slot_at(place.slot) + k_row * at::pitch + ((own / 8 % 2 ^ swizzle) << 4);
 #pragma unroll
-    for (int i = 0; i < 64; i++)
+    for (int i = 0; i < 64 && part == 0; i++)
         score[i / 32][i / 4 % 8][i % 4] = 0;
 #pragma unroll
-    for (int step = 0; step < DIM / 16; step++) {
+    for (int step = 0; step < TILE / 16; step++) {
         uint32_t a[2][4], b[4];
         uint32_t mix = (step * 2 % 8) << 4, far = step / 4 * 128;
         load_matrices_at(a[0], (q ^ mix) + far);
-        load_matrices_at(a[1], (q ^ mix) + far + 16 * at::pitch);
+        load_matrices_at(a[1], (q ^ mix) + far + 16 * at::q_pitch);
 #pragma unroll
         for (int n = 0; n < 4; n++) {
             load_matrices_at(b, (k ^ mix) + far + n * 16 * at::pitch);
@@ -38,8 +39,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::multiply_keys()
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::mask_past_end(int block)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::mask_past_end(int block)
 {
     int keys = keys_of(block) - half_keys() * WARP_KEYS - lane() % 4 * 2;
     if (keys + lane() % 4 * 2 >= WARP_KEYS)
@@ -50,8 +51,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::mask_past_end(int block)
             score[i / 32][i / 4 % 8][i % 4] = -INFINITY;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::find_tops(float (&top)[4]) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_tops(float (&top)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -67,9 +68,9 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::find_tops(float (&top)[4]) c
 /* ---- Softmax and values ---------------------------------------------------------------------- */
 
 /* Of 16 keys: scores become exp(S - m'), rounded; sums of this thread's columns. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::weigh(int step, const float (&offset)[4],
-                                                          float (&part)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh(int step, const float (&offset)[4],
+                                                                float (&part)[4])
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -84,9 +85,9 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::weigh(int step, const float 
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::find_offsets(const float (&next)[4],
-                                                                 float (&offset)[4]) const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_offsets(const float (&next)[4],
+                                                                       float (&offset)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -94,8 +95,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::find_offsets(const float (&n
 }
 
 /* What is there already is brought to the new maxima. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::rescale(const float (&next)[4])
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::rescale(const float (&next)[4])
 {
     float decay[4];
     bool same = true;
@@ -121,20 +122,21 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::rescale(const float (&next)[
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::multiply_values(int step)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::multiply_values(int step, int part)
 {
     int thread = thread_now(), own = thread & 31;
     int row = (thread >> 6 & 1) * WARP_KEYS + own % 16;
     uint32_t v = slot_at(place.slot) + row * at::pitch + ((own / 16 ^ own % 8) << 4);
 #pragma unroll
-    for (int d = 0; d < DIM / 16; d++) {
+    for (int d = 0; d < TILE / 16; d++) {
         uint32_t mix = (d * 2 % 8) << 4, far = d / 4 * 128, b[4];
+        int column = part * (TILE / 8) + 2 * d; /* of 8 elements */
         load_matrices_transposed_at(b, (v ^ mix) + far + step * 16 * at::pitch);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            multiply_add(out[m][2 * d], weight[step][m], b[0], b[1], T());
-            multiply_add(out[m][2 * d + 1], weight[step][m], b[2], b[3], T());
+            multiply_add(out[m][column], weight[step][m], b[0], b[1], T());
+            multiply_add(out[m][column + 1], weight[step][m], b[2], b[3], T());
         }
     }
 }

@@ -8,9 +8,9 @@
 namespace ampere
 {
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ walk<T, DIM, MODE>::walk(const cuda_call &call, char *raw,
-                                                    int ring_slots)
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ walk<T, DIM, TILE, MODE>::walk(const cuda_call &call, char *raw,
+                                                          int ring_slots)
     : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
 {
     place = {0, 0};
@@ -35,8 +35,8 @@ __device__ __forceinline__ walk<T, DIM, MODE>::walk(const cuda_call &call, char 
 }
 
 /* By one thread. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::describe()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::describe()
 {
     int64_t n = sequence_index(c, batch());
     const cuda_sequence s = c.sequence[n];
@@ -68,8 +68,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::describe()
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::start_barriers()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_barriers()
 {
 #pragma unroll
     for (int i = 0; i < AMPERE_MOST_TILES; i++) {
@@ -78,8 +78,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::start_barriers()
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::start_deciding()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_deciding()
 {
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
@@ -92,16 +92,16 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::start_deciding()
     }
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ uint32_t *walk<T, DIM, MODE>::decision_words() const
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ uint32_t *walk<T, DIM, TILE, MODE>::decision_words() const
 {
     return c.decisions.data && q_block() < c.blocks_q
                ? row_at<uint32_t>(c.decisions, batch(), head(), q_block())
                : nullptr;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::clear_decisions()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::clear_decisions()
 {
     uint32_t *words = decision_words();
     for (int64_t i = threadIdx.x % GROUP_THREADS; words && i < ceil_div(c.blocks_k, 32);
@@ -109,8 +109,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::clear_decisions()
         words[i] = 0;
 }
 
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::find_ragged()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_ragged()
 {
     for (int n = threadIdx.x % GROUP_THREADS; n < x.visits; n += GROUP_THREADS)
         if (keys_of(block_of(n)) < BLOCK_K)
@@ -118,8 +118,8 @@ __device__ __forceinline__ void walk<T, DIM, MODE>::find_ragged()
 }
 
 /* Every visit is kept. */
-template <class T, int DIM, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, MODE>::record_all()
+template <class T, int DIM, int TILE, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::record_all()
 {
     uint32_t *words = rows() > 0 ? decision_words() : nullptr;
     for (int n = threadIdx.x % GROUP_THREADS; words && n < x.visits; n += GROUP_THREADS) {

@@ -8,11 +8,12 @@
 namespace ampere
 {
 
-template <class T, int DIM, walk_mode MODE> struct walk {
+template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     static constexpr bool decides = MODE != WALK_DENSE;
-    using at = layout<DIM, decides>;
+    using at = layout<DIM, TILE, decides>;
     using exchange = ampere::exchange<at::groups>;
     static constexpr int GROUPS = at::groups, ROWS = at::rows, THREADS = at::threads;
+    static constexpr int PARTS = DIM / TILE; /* tiles of a visit's keys, and of its values */
     /* Visit by visit it is written down what is kept, and asked whether the keys end here; else
      * both is done once, before the first visit. (Wide, that would spill.) */
     static constexpr bool records = decides || DIM > AMPERE_NARROW;
@@ -129,9 +130,10 @@ template <class T, int DIM, walk_mode MODE> struct walk {
     __device__ uint32_t full_at(int slot) const;
     __device__ uint32_t free_at(int slot) const;
     __device__ bool is_likely(int n) const;
-    __device__ void load(int i, int slot);
+    __device__ void load(uint32_t i, int slot);
     __device__ void await_tile();
     __device__ void leave_tile(int i);
+    __device__ void next_tile(int i);
     __device__ uint32_t late_at(int n) const;
     __device__ volatile int *claim_of(int n) const;
     __device__ bool claims(int n);
@@ -140,13 +142,13 @@ template <class T, int DIM, walk_mode MODE> struct walk {
 
     /* ---- softmax.cuh ---- */
 
-    __device__ void multiply_keys();
+    __device__ void multiply_keys(int part);
     __device__ void mask_past_end(int block);
     __device__ void find_tops(float (&top)[4]) const;
     __device__ void weigh(int step, const float (&offset)[4], float (&part)[4]);
     __device__ void find_offsets(const float (&next)[4], float (&offset)[4]) const;
     __device__ void rescale(const float (&next)[4]);
-    __device__ void multiply_values(int step);
+    __device__ void multiply_values(int step, int part);
 
     /* ---- decisions.cuh ---- */
 
