@@ -97,25 +97,40 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::settle(const row_visit
 }
 
 /* Whether this warp's decision block keeps visit n. One warp for each row of a lane
- * brings accounts up to date; they are asked for once all have told the next visit. */
+ * brings accounts up to date; they are asked for once all have told the next visit. (Where there
+ * are registers for it the lane's two rows are looked at once, else again for that.) */
 template <class T, int DIM, int TILE, walk_mode MODE>
 __device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::decide(int n, int block)
 {
     float rest = x.rest ? __ldg(x.rest + (uint32_t)n) : RFA_NO_PREDICTION;
-    bool always =
-        n == 0 || isnan(x.limit[group()]) || (__ldg(x.flags + block) & RFA_BLOCK_ALWAYS_KEEP);
+    int flags = __ldg(x.flags + block);
     opinion own = {0, 0, false};
     wait_for(told_at(), n % 2);
+    bool always = n == 0 | isnan(x.limit[group()]) | (flags & RFA_BLOCK_ALWAYS_KEEP) != 0;
+    constexpr bool looks_once = DIM > AMPERE_NARROW && MODE == WALK_EXACT;
+    row_visit low, high;
+    if (looks_once) {
+        low = look(0, n, block);
+        high = look(1, n, block);
+        decider_now().ask(low, own);
+        decider_now().ask(high, own);
+    } else {
 #pragma unroll(DIM <= AMPERE_NARROW ? 1 : 2)
-    for (int r = 0; r < 2; r++)
-        decider_now().ask(look(r, n, block), own);
+        for (int r = 0; r < 2; r++)
+            decider_now().ask(look(r, n, block), own);
+    }
     bool keep =
         (has_rows || rows() > 0) && (always || !decider_now().skips(own, n, x.visits, rest));
     keep = __any_sync(ALL_LANES, keep);
     if (threadIdx.x % GROUP_THREADS == 0)
         x.keeps[n % 4][group()] = keep;
     int r = thread_now() >> 5 & 3;
-    if (r < 2)
+    if (looks_once) {
+        if (r == 0)
+            settle(low, 0, n, keep);
+        else if (r == 1)
+            settle(high, 1, n, keep);
+    } else if (r < 2)
         settle(look(r, n, block), r, n, keep);
     remember(keep);
     return keep;
