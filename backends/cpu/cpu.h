@@ -93,7 +93,7 @@ typedef struct cpu_scratch {
     cpu_block *block;                   /* by decision block */
     float *block_max, *reference;       /* of one block, by lane: a; the offset then */
     float *decay, *mass, *lost, *spent; /* of offsets; u; shares */
-    int32_t *seen, *veto;               /* unmasked keys; veto */
+    int32_t *seen;                      /* unmasked keys */
     int64_t *position_q, *position_k;   /* rows of the views: the group's, the key block's */
     int32_t *list;                      /* visits */
     float *list_mass, *rest;            /* of each visit: predicted mass; T_n */

@@ -2,8 +2,6 @@
  *
  * The loops over lanes also run over lanes without a row, whose values nobody
  * reads; only what becomes a decision looks at rows that exist. */
-#include <float.h>
-
 #include "cpu.h"
 
 rfa_skip_rule cpu_rule_of(const cpu_job *job, int64_t batch, int64_t head, bool *bad)
@@ -39,14 +37,12 @@ void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_sc
 
 void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    const float *kappa = scratch->kappa + block->lane;
-    const int32_t *count = scratch->kappa_count + block->lane;
     int32_t lanes = job->layout.lanes;
     for (int32_t i = 0; i < lanes; i++)
         scratch->mass[i] = scratch->block_max[i] - scratch->reference[i];
     job->kernels->exponentials(scratch->mass, lanes, scratch->mass);
-    for (int32_t i = 0; i < lanes; i++)
-        scratch->mass[i] *= count[i] > 0 ? kappa[i] : (float)scratch->seen[i];
+    job->kernels->estimate(scratch->kappa + block->lane, scratch->kappa_count + block->lane,
+                           scratch->seen, lanes, scratch->mass);
 }
 
 /* ---- The rules ------------------------------------------------------------------------- */
@@ -70,29 +66,13 @@ static bool all_rows_vote(rfa_skip_rule rule, const cpu_block *block, const cpu_
 static bool within_budget(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
                           float rest, const cpu_scratch *scratch)
 {
-    const double *restrict sum = scratch->sum + block->lane;
-    const double *restrict skipped = scratch->skipped + block->lane;
-    const float *restrict decay = scratch->decay, *restrict mass = scratch->mass;
-    float *restrict lost = scratch->lost, *restrict spent = scratch->spent;
-    int32_t *restrict veto = scratch->veto;
-    for (int32_t i = 0; i < job->layout.lanes; i++) {
-        double d = (double)decay[i];
-        rfa_row_share share =
-            rfa_share_of_row(rule, (float)(sum[i] * d), (float)(skipped[i] * d), mass[i]);
-        lost[i] = share.lost;
-        spent[i] = share.spent;
-        veto[i] = share.veto;
-    }
-    double all_lost = 0, all_spent = 0;
-    int any_veto = 0;
-    for (int32_t i = 0; i < block->rows; i++) {
-        all_lost += (double)lost[i];
-        all_spent += (double)spent[i];
-        any_veto |= veto[i];
-    }
+    double totals[2]; /* lost, spent */
+    bool veto = job->kernels->losses(
+        rule.limit, scratch->sum + block->lane, scratch->skipped + block->lane, scratch->decay,
+        scratch->mass, block->rows, job->layout.lanes, scratch->lost, scratch->spent, totals);
     return rfa_block_within_budget(rule, (long)block->n, (long)block->visits,
-                                   (float)(all_lost / block->rows),
-                                   (float)(all_spent / block->rows), any_veto, rest);
+                                   (float)(totals[0] / block->rows),
+                                   (float)(totals[1] / block->rows), veto, rest);
 }
 
 bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block, float rest,
@@ -112,14 +92,13 @@ bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *blo
  * `max` is m' already. */
 static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    for (int32_t i = 0; i < job->layout.lanes; i++) {
-        float a = scratch->block_max[i], max = scratch->max[block->lane + i];
-        int32_t *count = &scratch->kappa_count[block->lane + i];
-        float *kappa = &scratch->kappa[block->lane + i];
-        if (rfa_kappa_learns(a, max))
-            *kappa = rfa_kappa_update(*kappa, scratch->mass[i] * expf(scratch->reference[i] - a),
-                                      (float)++*count);
-    }
+    int32_t lanes = job->layout.lanes;
+    float *top = scratch->lost;
+    for (int32_t i = 0; i < lanes; i++)
+        top[i] = scratch->block_max[i] - scratch->reference[i];
+    job->kernels->exponentials(top, lanes, top);
+    job->kernels->learn(scratch->block_max, scratch->max + block->lane, scratch->mass, top, lanes,
+                        scratch->kappa + block->lane, scratch->kappa_count + block->lane);
 }
 
 void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
@@ -138,19 +117,7 @@ void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *bloc
 
 void cpu_rows_skipped(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    for (int32_t i = 0; i < job->layout.lanes; i++) {
-        float a = scratch->block_max[i], *max = &scratch->max[block->lane + i];
-        double *skipped = &scratch->skipped[block->lane + i], mass = (double)scratch->mass[i];
-        float *offset = &scratch->offset[block->lane + i];
-        if (a > *max && *max == -(float)INFINITY) { /* nothing is relative to it yet */
-            *max = a;
-            *offset = scratch->reference[i];
-        }
-        if (scratch->reference[i] > *offset && *offset > -(float)INFINITY)
-            mass *= exp((double)scratch->reference[i] - (double)*offset);
-        *skipped += mass;
-        /* Only recalls next to 0 allow this; an infinity would turn into NaN. */
-        if (*skipped > DBL_MAX)
-            *skipped = DBL_MAX;
-    }
+    job->kernels->skip_rows(scratch->block_max, scratch->reference, scratch->mass,
+                            job->layout.lanes, scratch->max + block->lane,
+                            scratch->offset + block->lane, scratch->skipped + block->lane);
 }

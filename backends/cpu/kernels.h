@@ -88,6 +88,22 @@ typedef struct cpu_kernels {
      * compare_maxima meant, sum = sum decay + mass, skipped decays. */
     void (*keep_rows)(const float *block_max, const float *decay, const float *mass, int32_t lanes,
                       float *max, float *offset, double *sum, double *skipped);
+    /* After a skipped block: skipped += mass, brought to the offset, which only moves from -inf,
+     * and so does max. */
+    void (*skip_rows)(const float *block_max, const float *reference, const float *mass,
+                      int32_t lanes, float *max, float *offset, double *skipped);
+
+    /* mass *= kappa where that was learned from `count` blocks, else by how many keys it saw. */
+    void (*estimate)(const float *kappa, const int32_t *count, const int32_t *seen, int32_t lanes,
+                     float *mass);
+    /* kappa learns from a kept block. top: exp of block_max in the unit of mass; max: with it. */
+    void (*learn)(const float *block_max, const float *max, const float *mass, const float *top,
+                  int32_t lanes, float *kappa, int32_t *count);
+    /* Of rule recall, P being limit: what the first `rows` lanes would lose with the block, and
+     * have lost, to totals; whether some of these has a veto. lost and spent are for its use. */
+    bool (*losses)(float limit, const double *sum, const double *skipped, const float *decay,
+                   const float *mass, int32_t rows, int32_t lanes, float *lost, float *spent,
+                   double totals[2]);
 
     /* weights (by panel) = exp(score - reference[lane]), sum[lane] = their sum.
      * With elements of 4 bytes, weights are the scores' own array. */

@@ -14,7 +14,7 @@
 #include <math.h>
 
 #include "bf16_vectors.h"
-#include "lanes.h"
+#include "rows.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -493,6 +493,10 @@ const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
     .maxima = maxima,
     .compare_maxima = compare_maxima,
     .keep_rows = keep_rows,
+    .skip_rows = skip_rows,
+    .estimate = estimate,
+    .learn = learn,
+    .losses = losses,
     .weights = weights,
     .accumulate = accumulate,
     .accumulate_seen = accumulate_seen,

@@ -11,7 +11,7 @@
  */
 #include <math.h>
 
-#include "lanes.h"
+#include "rows.h"
 #include "vexp.h"
 
 #define JOIN_(a, b) a##b
@@ -254,6 +254,10 @@ const cpu_kernels JOIN(cpu_kernels_, RFA_CPU_ISA_NAME) = {
     .maxima = maxima,
     .compare_maxima = compare_maxima,
     .keep_rows = keep_rows,
+    .skip_rows = skip_rows,
+    .estimate = estimate,
+    .learn = learn,
+    .losses = losses,
     .weights = weights,
     .accumulate = accumulate,
     .accumulate_seen = accumulate_seen,

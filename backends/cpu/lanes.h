@@ -136,47 +136,6 @@ static void unpack(const float *out, int32_t dim, int32_t padded_dim, int32_t la
     }
 }
 
-/* ---- State of rows ------------------------------------------------------------------ */
-
-/* max(m, a), or NaN where either is. */
-INLINE float larger(float m, float a)
-{
-    float top = m > a ? m : a;
-    return m == m ? top : m;
-}
-
-/* The offset after a block of maximum a. */
-INLINE float moved(float offset, float a)
-{
-    float next = a > offset ? a + CPU_HEADROOM : offset;
-    return a == a ? next : a;
-}
-
-static void compare_maxima(const float *restrict offset, const float *restrict block_max,
-                           int32_t lanes, float *restrict reference, float *restrict decay)
-{
-    for (int32_t i = 0; i < lanes; i++) {
-        float next = moved(offset[i], block_max[i]);
-        reference[i] = next == -(float)INFINITY ? 0 : next;
-        decay[i] = offset[i] - reference[i];
-    }
-}
-
-static void keep_rows(const float *restrict block_max, const float *restrict decay,
-                      const float *restrict mass, int32_t lanes, float *restrict max,
-                      float *restrict offset, double *restrict sum, double *restrict skipped)
-{
-    for (int32_t i = 0; i < lanes; i++) {
-        max[i] = larger(max[i], block_max[i]);
-        offset[i] = moved(offset[i], block_max[i]);
-    }
-    for (int32_t i = 0; i < lanes; i++) {
-        double d = (double)decay[i];
-        sum[i] = sum[i] * d + (double)mass[i];
-        skipped[i] *= d;
-    }
-}
-
 /* ---- Masks ------------------------------------------------------------------------- */
 
 static void panel_mask(float *restrict panel, int32_t count, int32_t width,

@@ -97,7 +97,6 @@ static void place_rows(cpu_scratch *s, const cpu_layout *l, const rfa_problem *p
     for (size_t i = 0; i < sizeof(of_block) / sizeof(of_block[0]); i++)
         *of_block[i] = place(at, l->lanes, 1, sizeof(float));
     s->seen = place(at, l->lanes, 1, sizeof(int32_t));
-    s->veto = place(at, l->lanes, 1, sizeof(int32_t));
 }
 
 static void place_lists(cpu_scratch *s, const rfa_problem *p, placer *at)
