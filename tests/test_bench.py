@@ -115,6 +115,23 @@ class Reports(unittest.TestCase):
         self.assertEqual([r["backend"] for r in rows], ["cpu", "reference"])
         self.assertEqual((rows[0]["batch"], rows[0]["heads"], rows[0]["len"]), (2, 3, 80))
 
+    def test_packed(self):
+        options = ["--packed", "80,16,1,33", "--heads", "2", "--dim", "32", "--backend", "cpu",
+                   "--rounds", "2", "--variants", "dense,recall:0.9", "--dtype", "bf16,f32"]
+        for causal in ([], ["--causal"]):
+            done = bench(*options, *causal, "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for row in json.loads(done.stdout)["rows"]:
+                self.assertIsNone(row["failure"])
+                self.assertTrue(row["packed"])
+                self.assertEqual((row["batch"], row["len"]), (4, 130))
+                pairs = sum(n * (n + 1) / 2 if causal else n * n for n in (80, 16, 1, 33))
+                self.assertAlmostEqual(row["tflops"] * row["ms_median"] * 1e9 / (8 * 32 * pairs),
+                                       1, 3)
+                self.assertEqual(row["blocks_total"], 2 * (2 + 1 + 1 + 1))
+        done = bench(*options)
+        self.assertIn("inside the B sequences", done.stdout)
+
     def test_order_and_blocks(self):
         row = self.rows("--order", "predicted", "--block", "32,64,64", "--variants", "dense")[0]
         self.assertEqual(row["blocks_total"], 4 * 2)
@@ -130,6 +147,12 @@ class Reports(unittest.TestCase):
             ["--json", "--csv"],
             ["--preset", "tiny", "--grid", "1,2,3"],
             ["--shape", "1,1,64,16", "--heads", "2"],
+            ["--shape", "1,1,64,16", "--packed", "64"],
+            ["--packed", "64,0"],
+            ["--packed", "64", "--kinds", "sink"],
+            ["--packed", "64", "--peer", "torch"],
+            ["--packed", "64", "--variants", "dense,list:0.5"],
+            ["--packed", "2147483647,1"],
             ["--preset", "huge"],
             ["--kinds", "round"],
             ["--variants", "recall:1.5"],

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "tools/cli.h"
 #include "tools/device_tensor.h"
 #include "tools/workload.h"
 
@@ -26,6 +27,8 @@ typedef struct bench_request {
     workload_spec workload; /* dtype is set per case */
     int64_t batch;
     bool video; /* a grid of video tokens; otherwise one row of tokens of kind diffuse */
+    /* Lengths of packed sequences, which together are the row of tokens; count 0: not packed. */
+    cli_integers packed;
     bool cubes, causal;
     rfa_order order;
     int32_t block_q, block_k, visit_q;
@@ -40,8 +43,9 @@ typedef struct bench_request {
 /* One line of the result. */
 typedef struct bench_row {
     char backend[32], device[128], detail[128], dtype[8], label[64];
-    int64_t batch, heads, len, dim;
-    bool causal;
+    int64_t batch, heads, len, dim; /* packed: sequences; tokens of all of them */
+    bool causal, packed;
+    double pairs;      /* unmasked, of a head, in all */
     char failure[256]; /* why it was not timed; "" if it was */
     bool failed;       /* wrong, not merely unsupported */
     rfa_counts counts;
@@ -51,7 +55,7 @@ typedef struct bench_row {
     double host_times[BENCH_MAX_ROUNDS]; /* seconds until a call returned; 0 for peers */
     double median, fastest, slowest;     /* seconds */
     double host;                         /* median of host_times */
-    double tflops;                       /* dense operations, of unmasked pairs, over the median */
+    double tflops;                       /* dense operations, of these pairs, over the median */
     double over_dense;                   /* dense median / own median; 0: no dense */
     double over_peer;                    /* best peer median / own median; 0: no peer */
 } bench_row;
@@ -81,7 +85,8 @@ rfa_status bench_time_calls(rfa_context *ctx, rfa_timer *timer, const rfa_attent
 
 /* ---- inputs ---- */
 
-/* q, k, v as (batch, len, heads, dim) on the context's device. */
+/* q, k, v as (batch, len, heads, dim) on the context's device; packed as (tokens, heads, dim), and
+ * cu_seqlens. */
 rfa_status bench_make_inputs(const bench_request *request, rfa_context *ctx, rfa_dtype dtype,
                              attention_tensors *tensors, rfa_error *err);
 

@@ -118,6 +118,21 @@ static rfa_status fill(const bench_request *request, const workload_spec *spec, 
     return status;
 }
 
+static rfa_status make_lengths(const cli_integers *packed, rfa_context *ctx, device_tensor *t,
+                               rfa_error *err)
+{
+    const DLDataType i32 = {kDLInt, 32, 1};
+    const int64_t shape[1] = {(int64_t)packed->count + 1};
+    int32_t cumulative[CLI_MAX_INTEGERS + 1] = {0};
+    for (size_t i = 0; i < packed->count; i++)
+        cumulative[i + 1] = cumulative[i] + (int32_t)packed->values[i];
+    rfa_status status = device_tensor_make(ctx, t, i32, 1, shape, err);
+    if (status != RFA_OK)
+        return status;
+    return device_status(ctx, rfa_device_write(ctx, t->tensor.data, 0, cumulative, t->size, NULL),
+                         err);
+}
+
 rfa_status bench_make_inputs(const bench_request *request, rfa_context *ctx, rfa_dtype dtype,
                              attention_tensors *tensors, rfa_error *err)
 {
@@ -126,15 +141,19 @@ rfa_status bench_make_inputs(const bench_request *request, rfa_context *ctx, rfa
     workload_spec spec = request->workload;
     spec.dtype = dtype;
     const int64_t shape[4] = {request->batch, workload_tokens(&spec), spec.heads, spec.dim};
+    const int first = request->packed.count > 0; /* axis */
     uint64_t done = 0;
     progress bar;
     progress_start(&bar, "making inputs", 3 * (uint64_t)(shape[0] * shape[1]));
     rfa_status status = RFA_OK;
     for (int i = 0; i < 3 && status == RFA_OK; i++) {
-        status = device_tensor_make(ctx, all[i], dtype_dlpack(dtype), 4, shape, err);
+        status =
+            device_tensor_make(ctx, all[i], dtype_dlpack(dtype), 4 - first, shape + first, err);
         if (status == RFA_OK)
             status = fill(request, &spec, ctx, which[i], all[i], &bar, &done, err);
     }
     progress_end(&bar);
+    if (status == RFA_OK && request->packed.count > 0)
+        status = make_lengths(&request->packed, ctx, &tensors->cu_seqlens, err);
     return status;
 }

@@ -27,6 +27,22 @@ typedef struct bench_job {
 
 /* ---- rows ---- */
 
+static double pairs_of_sequence(double len, bool causal)
+{
+    return len * (causal ? len + 1 : 2 * len) / 2;
+}
+
+/* Unmasked, of a head. */
+static double pairs_of(const bench_request *r)
+{
+    double pairs = 0;
+    for (size_t i = 0; i < r->packed.count; i++)
+        pairs += pairs_of_sequence((double)r->packed.values[i], r->causal);
+    if (r->packed.count > 0)
+        return pairs;
+    return (double)r->batch * pairs_of_sequence((double)workload_tokens(&r->workload), r->causal);
+}
+
 static bench_row *add_row(bench_result *result, const bench_job *job, const char *backend,
                           const char *label, rfa_error *err)
 {
@@ -47,7 +63,9 @@ static bench_row *add_row(bench_result *result, const bench_job *job, const char
     snprintf(row->detail, sizeof(row->detail), "%s", job->device.detail);
     snprintf(row->dtype, sizeof(row->dtype), "%s", dtype_name(job->dtype));
     snprintf(row->label, sizeof(row->label), "%s", label);
-    row->batch = job->request->batch;
+    row->packed = job->request->packed.count > 0;
+    row->pairs = pairs_of(job->request);
+    row->batch = row->packed ? (int64_t)job->request->packed.count : job->request->batch;
     row->heads = job->request->workload.heads;
     row->len = workload_tokens(&job->request->workload);
     row->dim = job->request->workload.dim;
@@ -83,9 +101,7 @@ static void summarise(bench_row *row)
     row->fastest = row->times[0];
     row->slowest = row->times[count - 1];
     row->host = median_of(row->host_times, count);
-    /* Of a head, unmasked. */
-    double pairs = (double)row->len * (double)(row->causal ? row->len + 1 : 2 * row->len) / 2;
-    double operations = 4.0 * (double)(row->batch * row->heads) * pairs * (double)row->dim;
+    double operations = 4.0 * (double)row->heads * row->pairs * (double)row->dim;
     row->tflops = operations / row->median / 1e12;
 }
 
@@ -130,6 +146,10 @@ static rfa_attention_args variant_args(bench_job *job, const bench_variant *vari
     args.block_q = r->block_q;
     args.block_k = r->block_k;
     args.visit_q = r->visit_q;
+    args.cu_seqlens_q = args.cu_seqlens_k = device_tensor_there(&job->tensors.cu_seqlens);
+    for (size_t i = 0; i < r->packed.count; i++)
+        if (args.max_len_q < r->packed.values[i])
+            args.max_len_q = args.max_len_k = r->packed.values[i];
     if (r->video && r->cubes) {
         args.grids_q = args.grids_k = &job->grid;
         args.grid_count = 1;
@@ -261,8 +281,8 @@ static rfa_status time_round(bench_job *job, bench_row *rows, int round, rfa_err
 static rfa_status time_all(bench_job *job, bench_result *result, rfa_error *err)
 {
     const DLDataType dtype = job->tensors.q.tensor.dtype;
-    rfa_status status =
-        device_tensor_make(job->ctx, &job->tensors.out, dtype, 4, job->tensors.q.shape, err);
+    rfa_status status = device_tensor_make(job->ctx, &job->tensors.out, dtype,
+                                           job->tensors.q.tensor.ndim, job->tensors.q.shape, err);
     if (status == RFA_OK)
         status = device_status(job->ctx, rfa_timer_create(job->ctx, &job->timer), err);
     progress_start(&job->bar, "timing", (uint64_t)job->request->rounds + 1);

@@ -76,12 +76,15 @@ static void print_notes(FILE *out, const bench_result *result, const char *lead)
                     row->failed ? "WRONG, not timed" : "SKIP", row->failure);
     }
     bool causal = result->count > 0 && result->rows[0].causal;
+    bool packed = result->count > 0 && result->rows[0].packed;
     fprintf(out,
             "%sms: median of the rounds, by the device's clock; spread: (slowest - fastest) / "
             "median; host us: until a call returns, which on a CPU is all of it; TFLOP/s: %s over "
             "the time, also where blocks were skipped\n",
             lead,
-            causal ? "4 B H D times the L (L + 1) / 2 pairs under the causal mask" : "4 B H L^2 D");
+            packed   ? "4 H D times the pairs inside the B sequences, which have L tokens in all,"
+            : causal ? "4 B H D times the L (L + 1) / 2 pairs under the causal mask"
+                     : "4 B H L^2 D");
 }
 
 bool bench_report_table(FILE *out, const bench_result *result)
@@ -140,22 +143,23 @@ bool bench_report_csv(FILE *out, const bench_result *result)
 {
     fprintf(out, "backend,device,detail,dtype,variant,failure,batch,heads,len,dim,rounds,ms_median,"
                  "ms_min,ms_max,host_us,tflops,blocks_total,blocks_visited,blocks_kept,recall_mean,"
-                 "recall_block_min,speedup_dense,speedup_peer,causal\n");
+                 "recall_block_min,speedup_dense,speedup_peer,causal,packed\n");
     for (size_t i = 0; i < result->count; i++) {
         const bench_row *r = &result->rows[i];
         const char *const texts[] = {r->backend, r->device, r->detail,
                                      r->dtype,   r->label,  r->failure};
         for (size_t t = 0; t < sizeof(texts) / sizeof(texts[0]); t++)
             csv_text(out, texts[t]);
-        fprintf(
-            out,
-            "%lld,%lld,%lld,%lld,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%llu,%llu,%llu,%g,%g,%.4f,%.4f,%d\n",
-            (long long)r->batch, (long long)r->heads, (long long)r->len, (long long)r->dim,
-            r->rounds, 1e3 * r->median, 1e3 * r->fastest, 1e3 * r->slowest, 1e6 * r->host,
-            r->tflops, (unsigned long long)r->counts.blocks_total,
-            (unsigned long long)r->counts.blocks_visited, (unsigned long long)r->counts.blocks_kept,
-            (double)r->counts.recall_mean, (double)r->counts.recall_block_min, r->over_dense,
-            r->over_peer, r->causal);
+        fprintf(out,
+                "%lld,%lld,%lld,%lld,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%llu,%llu,%llu,%g,%g,%.4f,%.4f,%d,"
+                "%d\n",
+                (long long)r->batch, (long long)r->heads, (long long)r->len, (long long)r->dim,
+                r->rounds, 1e3 * r->median, 1e3 * r->fastest, 1e3 * r->slowest, 1e6 * r->host,
+                r->tflops, (unsigned long long)r->counts.blocks_total,
+                (unsigned long long)r->counts.blocks_visited,
+                (unsigned long long)r->counts.blocks_kept, (double)r->counts.recall_mean,
+                (double)r->counts.recall_block_min, r->over_dense, r->over_peer, r->causal,
+                r->packed);
     }
     return !ferror(out);
 }
@@ -184,7 +188,7 @@ static bool add_row(cJSON *json, const bench_row *r)
            json_add_text(json, "failure", r->failure[0] ? r->failure : NULL) &&
            json_add_integer(json, "batch", r->batch) && json_add_integer(json, "heads", r->heads) &&
            json_add_integer(json, "len", r->len) && json_add_integer(json, "dim", r->dim) &&
-           json_add_bool(json, "causal", r->causal) &&
+           json_add_bool(json, "causal", r->causal) && json_add_bool(json, "packed", r->packed) &&
            json_add_integer(json, "rounds", r->rounds) &&
            json_add_number(json, "ms_median", r->median > 0 ? 1e3 * r->median : NAN) &&
            json_add_number(json, "ms_min", r->median > 0 ? 1e3 * r->fastest : NAN) &&

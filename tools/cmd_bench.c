@@ -13,7 +13,8 @@ static const char about[] =
     "with another. Every variant first proves itself against the float64 oracle on a sample of "
     "decision blocks; one that is wrong is not timed, and the exit status says so.\n\n"
     "Inputs are the synthetic video workload of --preset or --grid, gathered into cubes, or with "
-    "--shape one row of tokens. With --peer torch, PyTorch's scaled_dot_product_attention runs on "
+    "--shape one row of tokens, or with --packed several in a pack. With --peer torch, PyTorch's "
+    "scaled_dot_product_attention runs on "
     "the same tensors, device and number of threads, in turn with the others; on a CPU either side "
     "first rests until the other's threads sleep, and makes a call that is not timed.";
 
@@ -82,6 +83,14 @@ static const cli_option table[] = {
      .exactly = 4,
      .default_text = "",
      .help = "instead of a video: batch, heads, length, dim"},
+    {.name = "packed",
+     .kind = CLI_INTEGERS,
+     .value = FIELD(request.packed),
+     .argument = "L,L",
+     .min = 1,
+     .max = INT32_MAX,
+     .default_text = "",
+     .help = "instead of a video: packed sequences of these lengths, with --heads and --dim"},
     {.name = "heads",
      .kind = CLI_INTEGER,
      .value = FIELD(heads),
@@ -198,19 +207,39 @@ static const cli_command command = {.name = NAME,
 
 /* ---- from options to a request ---- */
 
+/* One row of tokens. */
+static void take_row(workload_spec *spec, int64_t tokens)
+{
+    const int64_t line[3] = {1, 1, tokens};
+    memcpy(spec->grid, line, sizeof(line));
+    spec->kinds[0] = WORKLOAD_DIFFUSE;
+    spec->kind_count = 1;
+}
+
+static int64_t sum_of(const cli_integers *list)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < list->count; i++)
+        sum += list->values[i];
+    return sum;
+}
+
 static int take_workload(bench_options *o)
 {
     workload_spec *spec = &o->request.workload;
     const int64_t usual[3] = {9, 22, 40};
-    if ((o->preset != NULL) + (o->grid.count > 0) + (o->shape.count > 0) > 1)
-        return cli_usage(NAME, "--preset, --grid and --shape exclude each other");
+    const cli_integers *packed = &o->request.packed;
+    if ((o->preset != NULL) + (o->grid.count > 0) + (o->shape.count > 0) + (packed->count > 0) > 1)
+        return cli_usage(NAME, "--preset, --grid, --shape and --packed exclude each other");
     const workload_preset *preset = o->preset ? workload_find_preset(o->preset) : NULL;
     if (o->preset && !preset)
         return cli_usage(NAME, "there is no preset named %s", o->preset);
     if (o->shape.count > 0 && (o->heads_given || o->dim_given || o->kinds))
         return cli_usage(NAME, "--shape says heads and dim, and its tokens are of kind diffuse");
+    if (packed->count > 0 && o->kinds)
+        return cli_usage(NAME, "packed tokens are of kind diffuse");
     o->request.batch = o->shape.count > 0 ? o->shape.values[0] : 1;
-    o->request.video = o->shape.count == 0;
+    o->request.video = o->shape.count == 0 && packed->count == 0;
     memcpy(spec->grid,
            preset          ? preset->grid
            : o->grid.count ? o->grid.values
@@ -219,13 +248,12 @@ static int take_workload(bench_options *o)
     spec->heads = (int32_t)(preset && !o->heads_given ? preset->heads : o->heads);
     spec->dim = preset && !o->dim_given ? preset->dim : (int32_t)o->dim;
     if (o->shape.count > 0) {
-        const int64_t line[3] = {1, 1, o->shape.values[2]};
-        memcpy(spec->grid, line, sizeof(line));
         spec->heads = (int32_t)o->shape.values[1];
         spec->dim = (int32_t)o->shape.values[3];
-        spec->kinds[0] = WORKLOAD_DIFFUSE;
-        spec->kind_count = 1;
+        take_row(spec, o->shape.values[2]);
     }
+    if (packed->count > 0)
+        take_row(spec, sum_of(packed));
     spec->seed = (uint64_t)o->seed;
     return -1;
 }
@@ -246,6 +274,22 @@ static int take_kinds(bench_options *o)
     return -1;
 }
 
+/* What packed sequences do not go with. */
+static int check_packed(const bench_options *o)
+{
+    const bench_request *r = &o->request;
+    if (r->packed.count == 0)
+        return -1;
+    if (sum_of(&r->packed) > INT32_MAX)
+        return cli_usage(NAME, "packed sequences have 2^31 tokens or more");
+    if (o->peer)
+        return cli_usage(NAME, "the peer does not take packed sequences");
+    for (int i = 0; i < r->variant_count; i++)
+        if (r->variants[i].listed > 0)
+            return cli_usage(NAME, "packed sequences have no variant %s", r->variants[i].label);
+    return -1;
+}
+
 static int complete(bench_options *o)
 {
     bench_request *r = &o->request;
@@ -261,6 +305,9 @@ static int complete(bench_options *o)
         return cli_usage(NAME, "--block takes Q,K or Q,K,V");
     if (bench_parse_variants(o->variants, r, &err) != RFA_OK)
         return cli_usage(NAME, "%s", err.text);
+    code = check_packed(o);
+    if (code >= 0)
+        return code;
     if (workload_check(&r->workload, &err) != RFA_OK)
         return cli_usage(NAME, "%s", err.text);
     r->block_q = o->block.count > 0 ? (int32_t)o->block.values[0] : 64;

@@ -73,13 +73,13 @@ const DLTensor *device_tensor_here(device_tensor *t)
 
 /* ---- the tensors of a call ---- */
 
-enum { INPUTS = 3, TENSORS = 9 };
+enum { INPUTS = 4, TENSORS = 10 };
 
 static void list_tensors(attention_tensors *t, device_tensor *all[TENSORS])
 {
-    device_tensor *const tensors[TENSORS] = {&t->q,      &t->k,         &t->v,
-                                             &t->out,    &t->lse,       &t->recall,
-                                             &t->counts, &t->decisions, &t->visit_order};
+    device_tensor *const tensors[TENSORS] = {
+        &t->q,   &t->k,      &t->v,      &t->cu_seqlens, &t->out,
+        &t->lse, &t->recall, &t->counts, &t->decisions,  &t->visit_order};
     memcpy(all, tensors, sizeof(tensors));
 }
 
@@ -89,6 +89,7 @@ static void point_args(attention_tensors *t, rfa_attention_args *args,
     args->q = tensor_of(&t->q);
     args->k = tensor_of(&t->k);
     args->v = tensor_of(&t->v);
+    args->cu_seqlens_q = args->cu_seqlens_k = tensor_of(&t->cu_seqlens);
     args->out = tensor_of(&t->out);
     args->lse = tensor_of(&t->lse);
     args->recall = tensor_of(&t->recall);
@@ -102,29 +103,51 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* Shapes of outputs. */
+typedef struct output_shapes {
+    int64_t out[4], rows[3], bits[4], visits[4];
+    int axes; /* of out; rows has one less */
+} output_shapes;
+
+static output_shapes shapes_of(const attention_tensors *t, const rfa_attention_args *args)
+{
+    bool packed = t->cu_seqlens.tensor.data != NULL;
+    int row = args->axes == RFA_AXES_BHSD ? 2 : 1, head = 3 - row;
+    const int64_t *q = t->q.shape;
+    int64_t batch = packed ? t->cu_seqlens.shape[0] - 1 : q[0], heads = packed ? q[1] : q[head];
+    int64_t len_q = packed ? args->max_len_q : q[row];
+    int64_t blocks_k = ceil_div(packed ? args->max_len_k : t->k.shape[row], args->block_k);
+    output_shapes s = {
+        .out = {q[0], q[1], q[2], t->v.shape[3]},
+        .rows = {batch, heads, len_q},
+        .bits = {batch, heads, ceil_div(len_q, args->block_q), ceil_div(blocks_k, 32)},
+        .visits = {batch, heads, ceil_div(len_q, args->visit_q), blocks_k},
+        .axes = 4};
+    if (packed) {
+        s.out[2] = t->v.shape[2];
+        s.rows[0] = heads;
+        s.rows[1] = q[0];
+        s.axes = 3;
+    }
+    return s;
+}
+
 rfa_status attention_tensors_make_outputs(rfa_context *ctx, attention_tensors *t,
                                           rfa_attention_args *args, bool recall, rfa_error *err)
 {
     const DLDataType f32 = {kDLFloat, 32, 1}, i32 = {kDLInt, 32, 1};
     const DLDataType u32 = {kDLUInt, 32, 1}, u8 = {kDLUInt, 8, 1};
-    int row = args->axes == RFA_AXES_BHSD ? 2 : 1, head = 3 - row;
-    const int64_t *q = t->q.shape;
-    int64_t blocks_k = ceil_div(t->k.shape[row], args->block_k);
-    const int64_t out[4] = {q[0], q[1], q[2], t->v.shape[3]};
-    const int64_t rows[3] = {q[0], q[head], q[row]};
-    const int64_t bits[4] = {q[0], q[head], ceil_div(q[row], args->block_q),
-                             ceil_div(blocks_k, 32)};
-    const int64_t visits[4] = {q[0], q[head], ceil_div(q[row], args->visit_q), blocks_k};
+    const output_shapes s = shapes_of(t, args);
     const int64_t counts[1] = {(int64_t)sizeof(rfa_counts)};
-    rfa_status status = device_tensor_make(ctx, &t->out, t->q.tensor.dtype, 4, out, err);
+    rfa_status status = device_tensor_make(ctx, &t->out, t->q.tensor.dtype, s.axes, s.out, err);
     if (status == RFA_OK)
-        status = device_tensor_make(ctx, &t->lse, f32, 3, rows, err);
+        status = device_tensor_make(ctx, &t->lse, f32, s.axes - 1, s.rows, err);
     if (status == RFA_OK && recall)
-        status = device_tensor_make(ctx, &t->recall, f32, 3, rows, err);
+        status = device_tensor_make(ctx, &t->recall, f32, s.axes - 1, s.rows, err);
     if (status == RFA_OK)
-        status = device_tensor_make(ctx, &t->decisions, u32, 4, bits, err);
+        status = device_tensor_make(ctx, &t->decisions, u32, 4, s.bits, err);
     if (status == RFA_OK)
-        status = device_tensor_make(ctx, &t->visit_order, i32, 4, visits, err);
+        status = device_tensor_make(ctx, &t->visit_order, i32, 4, s.visits, err);
     if (status == RFA_OK)
         status = device_tensor_make(ctx, &t->counts, u8, 1, counts, err);
     point_args(t, args, device_tensor_there);

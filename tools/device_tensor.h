@@ -31,13 +31,14 @@ void device_tensor_free(rfa_context *ctx, device_tensor *t);
 const DLTensor *device_tensor_there(device_tensor *t);
 const DLTensor *device_tensor_here(device_tensor *t);
 
-/* The tensors of one call of rfa_attention. */
+/* The tensors of one call of rfa_attention. cu_seqlens: of q and of k, or none. */
 typedef struct attention_tensors {
-    device_tensor q, k, v, out, lse, recall, decisions, visit_order, counts;
+    device_tensor q, k, v, cu_seqlens, out, lse, recall, decisions, visit_order, counts;
 } attention_tensors;
 
-/* Makes the outputs for q, k, v of the given axes and block sizes (all set) and
- * points args at all tensors; recall only if asked for. */
+/* Makes the outputs for q, k, v of the given axes and block sizes (all set), or of packed
+ * sequences of the given longest lengths, and points args at all tensors; recall only if asked
+ * for. */
 rfa_status attention_tensors_make_outputs(rfa_context *ctx, attention_tensors *t,
                                           rfa_attention_args *args, bool recall, rfa_error *err);
 /* Copies of everything, and args with every tensor replaced by its copy. */
