@@ -47,7 +47,7 @@ static int tiles_of(const cuda_variant *v, const cuda_state *state)
 
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
-    return cuda_is_common(v, p) && !p->causal &&
+    return cuda_is_common(v, p) && v->causal == p->causal &&
            shared_bytes(v, fewest_tiles(v)) <= (size_t)state->shared_memory;
 }
 
@@ -61,5 +61,7 @@ rfa_status cuda_ampere_launch(const cuda_variant *v, const cuda_state *state, CU
         kernel, (unsigned)cuda_ceil_div(p->len_q, rows_of(v)), (unsigned)p->heads_q,
         (unsigned)p->batch, (unsigned)(groups_of(v) * AMPERE_GROUP_THREADS), 1, 1,
         (unsigned)shared_bytes(v, tiles), p->stream, parameters, NULL);
-    return cuda_check(state->driver, result, v->kernel, err);
+    rfa_status status = cuda_check(state->driver, result, v->kernel, err);
+    /* Which computes the call if this kernel gave up. */
+    return status == RFA_OK && v->causal ? cuda_launch_any_card(state, p, call, err) : status;
 }

@@ -460,7 +460,8 @@ __device__ __forceinline__ void attend(const cuda_call &c)
     extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)                                   \
         name(const __grid_constant__ cuda_call c)                                                  \
     {                                                                                              \
-        attend<type, width, block, small>(c);                                                      \
+        if (!c.gave_up || *c.gave_up)                                                              \
+            attend<type, width, block, small>(c);                                                  \
     }
 
 #endif

@@ -84,6 +84,9 @@ typedef struct cuda_call {
     /* Zeroed, by (batch, head): work items that the attention's blocks took, or in all, in the
      * first; what one of them cost. Or NULL. */
     uint32_t *taken, *cost;
+    /* Zeroed: not 0 once a kernel found that it does not compute this call right, upon which the
+     * one for any shape does. Or NULL: that one computes what it is given. */
+    uint32_t *gave_up;
 } cuda_call;
 
 /* Host data that the first kernels get beside the call: under graph capture a

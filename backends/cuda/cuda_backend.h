@@ -76,7 +76,7 @@ enum cuda_kernel {
 /* Kernels of one kind, from those that do everything to the fastest. */
 enum cuda_family { CUDA_FAMILY_GENERIC, CUDA_FAMILY_AMPERE, CUDA_FAMILY_HOPPER };
 
-enum { CUDA_MAX_VARIANTS = 128 };
+enum { CUDA_MAX_VARIANTS = 160 };
 
 /* Memory that captured graphs hold. */
 typedef struct cuda_kept_block {
@@ -195,6 +195,7 @@ struct cuda_variant {
     bool varied;   /* for causal masks and packs, and only for these; Hopper */
     int32_t rows;  /* of q computed together; fast families */
     int32_t tile;  /* columns of a tile of keys or values; Ampere */
+    bool causal;   /* for causal masks, and only for these; Ampere */
     enum cuda_walk walk;
     /* Whether it takes this problem, on a device that it runs on. */
     bool (*takes)(const cuda_variant *variant, const cuda_state *state, const rfa_problem *p);
@@ -207,6 +208,9 @@ extern const int cuda_variant_count;
 
 /* The first that takes the problem: its place in cuda_variants. RFA_UNSUPPORTED
  * and a sentence if none does. */
+/* Starts the first kernel that any card has for this problem. */
+rfa_status cuda_launch_any_card(const cuda_state *state, const rfa_problem *p,
+                                const cuda_call *call, rfa_error *err);
 rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
                                rfa_error *err);
 

@@ -274,6 +274,8 @@ static void place_all(cuda_layout *l, const rfa_problem *p, const cuda_variant *
     c->block_visits = place(at, heads, (uint64_t)p->blocks_q, sizeof(int32_t));
     c->block_kept = place(at, heads, (uint64_t)p->blocks_q, sizeof(int32_t));
     c->block_recall = place(at, heads, (uint64_t)p->blocks_q, sizeof(float));
+    if (variant->causal)
+        c->gave_up = place(at, 1, 1, sizeof(*c->gave_up));
     if (maps) {
         c->taken = place(at, heads, 1, sizeof(*c->taken));
         c->cost = place(at, heads, 1, sizeof(*c->cost));

@@ -68,6 +68,8 @@ __device__ static void write_sequence(const cuda_call &c, int64_t n, const cuda_
     int64_t end = (c.packed ? n + 1 : c.batch) * c.heads_q;
     if (lane == 0)
         c.sequence[n] = s;
+    if (lane == 0 && n == 0 && c.gave_up)
+        *c.gave_up = 0;
     for (int64_t i = n * c.heads_q + lane; c.limits && i < end; i += WARP) {
         c.limits[i] = limit_of(c, i / c.heads_q, i % c.heads_q, (double)s.len_k);
         if (c.taken)

@@ -82,20 +82,24 @@ bool cuda_is_common(const cuda_variant *v, const rfa_problem *p)
            p->len_q <= INT32_MAX - v->rows && p->len_k <= INT32_MAX - 128 && takes_pairs(p);
 }
 
-#define AMPERE_KERNEL(dtype_, name, width_, tile_, suffix, walk_)                                  \
+#define AMPERE_KERNEL(dtype_, name, width_, tile_, causal_, suffix, walk_)                         \
     {                                                                                              \
         .kernel = "rfa_ampere_" #name "_" #width_ suffix, .image = CUDA_IMAGE_ampere_##name,       \
         .family = CUDA_FAMILY_AMPERE, .dtype = (dtype_), .width = (width_), .rows = 128,           \
-        .tile = (tile_), .walk = CUDA_WALK_##walk_, .takes = cuda_ampere_takes,                    \
-        .launch = cuda_ampere_launch                                                               \
+        .tile = (tile_), .causal = (causal_), .walk = CUDA_WALK_##walk_,                           \
+        .takes = cuda_ampere_takes, .launch = cuda_ampere_launch                                   \
     }
 
+#define AMPERE_WALKS(dtype, name, width, tile, causal, form)                                       \
+    AMPERE_KERNEL(dtype, name, width, tile, causal, form "_dense", DENSE),                         \
+        AMPERE_KERNEL(dtype, name, width, tile, causal, form "_vote", VOTE),                       \
+        AMPERE_KERNEL(dtype, name, width, tile, causal, form "_exact", MEASURED),                  \
+        AMPERE_KERNEL(dtype, name, width, tile, causal, form "_estimated", ESTIMATED),             \
+        AMPERE_KERNEL(dtype, name, width, tile, causal, form "_exact", EXACT)
+
 #define AMPERE(dtype, name, width, tile, form)                                                     \
-    AMPERE_KERNEL(dtype, name, width, tile, form "_dense", DENSE),                                 \
-        AMPERE_KERNEL(dtype, name, width, tile, form "_vote", VOTE),                               \
-        AMPERE_KERNEL(dtype, name, width, tile, form "_exact", MEASURED),                          \
-        AMPERE_KERNEL(dtype, name, width, tile, form "_estimated", ESTIMATED),                     \
-        AMPERE_KERNEL(dtype, name, width, tile, form "_exact", EXACT)
+    AMPERE_WALKS(dtype, name, width, tile, false, form),                                           \
+        AMPERE_WALKS(dtype, name, width, tile, true, form "_causal")
 
 #define HOPPER_KERNEL(dtype_, name, width_, suffix, walk_, rows_, varied_)                         \
     {                                                                                              \
@@ -153,6 +157,17 @@ const int cuda_variant_count = sizeof(cuda_variants) / sizeof(cuda_variants[0]);
 
 _Static_assert(sizeof(cuda_variants) / sizeof(cuda_variants[0]) <= CUDA_MAX_VARIANTS,
                "cuda_state has room for every variant");
+
+rfa_status cuda_launch_any_card(const cuda_state *state, const rfa_problem *p,
+                                const cuda_call *call, rfa_error *err)
+{
+    for (int i = 0; i < cuda_variant_count; i++) {
+        const cuda_variant *v = &cuda_variants[i];
+        if (v->family == CUDA_FAMILY_GENERIC && v->takes(v, state, p))
+            return v->launch(v, state, state->variant[i], p, call, err);
+    }
+    return rfa_fail(err, RFA_UNSUPPORTED, "no kernel for any card takes this");
+}
 
 rfa_status cuda_choose_variant(const cuda_state *state, const rfa_problem *p, int *variant,
                                rfa_error *err)

@@ -54,18 +54,18 @@
 namespace ampere
 {
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_next(const float (&top)[4],
-                                                                    float (&next)[4]) const
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::find_next(const float (&top)[4],
+                                                                            float (&next)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
         next[i] = larger(max[i], top[i]);
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh_all(const float (&next)[4],
-                                                                    float (&part)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::weigh_all(const float (&next)[4],
+                                                                            float (&part)[4])
 {
     float offset[4];
     find_offsets(next, offset);
@@ -74,9 +74,9 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh_all(const float 
         weigh(step, offset, part);
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::keep(int n, const float (&top)[4],
-                                                               float (&part)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::keep(int n, const float (&top)[4],
+                                                                       float (&part)[4])
 {
     float next[4];
     find_next(top, next);
@@ -84,6 +84,7 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::keep(int n, const floa
         weigh_all(next, part);
     rescale(next);
     await_values(n);
+    constexpr bool checks_first = !decides && DIM > AMPERE_NARROW; /* else it would spill */
     float offset[4];
     if (interleaves)
         find_offsets(next, offset);
@@ -91,19 +92,23 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::keep(int n, const floa
     for (int i = 0; i < PARTS; i++) {
         if (i > 0)
             next_tile(2 * PARTS * n + PARTS + i);
+        if (CAUSAL && checks_first)
+            check_values(block_of(n));
 #pragma unroll
         for (int step = 0; step < 4; step++) {
             if (interleaves)
                 weigh(step, offset, part);
             multiply_values(step, i);
         }
+        if (CAUSAL && !checks_first)
+            check_values(block_of(n));
     }
     float4 &sum = x.sum[decides ? thread_now() : threadIdx.x];
     sum = {sum.x + part[0], sum.y + part[1], sum.z + part[2], sum.w + part[3]};
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::visit(int n)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::visit(int n)
 {
     int block = records ? block_of(n) : 0; /* else once in a walk, so read where it is wanted */
     float top[4], part[4] = {0, 0, 0, 0};
@@ -115,7 +120,9 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::visit(int n)
         multiply_keys(i);
     }
     leave_tile(2 * PARTS * n + PARTS - 1);
-    if (records)
+    if (CAUSAL)
+        mask_unseen(decides || DIM > AMPERE_NARROW ? block : block_of(n));
+    else if (records)
         mask_past_end(block);
     else if (n == x.ragged)
         mask_past_end(block_of(n));
@@ -128,7 +135,7 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::visit(int n)
         weigh_all(next, part);
         tell_sums(n, part);
     }
-    bool keeps = has_rows || rows() > 0;
+    bool keeps = (has_rows || rows() > 0) && (decides || !CAUSAL || sees(block_of(n)));
     if (decides) {
         __syncwarp();
         if (lane() == 0)
@@ -155,8 +162,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::visit(int n)
     leave_tile(2 * PARTS * n + 2 * PARTS - 1);
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::run(char *raw)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::run(char *raw)
 {
     clear_decisions();
     load_queries();
@@ -183,20 +190,24 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::run(char *raw)
 
 } // namespace ampere
 
-#define AMPERE_KERNEL(name, type, dim, tile, mode)                                                 \
+#define AMPERE_KERNEL(name, type, dim, tile, causal, mode)                                         \
     extern "C" __global__ void __launch_bounds__(ampere::groups_of(dim) * ampere::GROUP_THREADS,   \
                                                  ampere::blocks_of(dim))                           \
         name(const __grid_constant__ cuda_call c, int slots)                                       \
     {                                                                                              \
         extern __shared__ __align__(1024) char raw[];                                              \
-        ampere::walk<type, dim, tile, ampere::mode>(c, raw, slots).run(raw);                       \
+        ampere::walk<type, dim, tile, causal, ampere::mode>(c, raw, slots).run(raw);               \
     }
+
+#define AMPERE_WALKS(name, type, dim, tile, causal)                                                \
+    AMPERE_KERNEL(name##_dense, type, dim, tile, causal, WALK_DENSE)                               \
+    AMPERE_KERNEL(name##_vote, type, dim, tile, causal, WALK_VOTE)                                 \
+    AMPERE_KERNEL(name##_estimated, type, dim, tile, causal, WALK_ESTIMATED)                       \
+    AMPERE_KERNEL(name##_exact, type, dim, tile, causal, WALK_EXACT)
 
 /* tile: columns of a tile. */
 #define AMPERE_KERNELS(name, type, dim, tile)                                                      \
-    AMPERE_KERNEL(name##_dense, type, dim, tile, WALK_DENSE)                                       \
-    AMPERE_KERNEL(name##_vote, type, dim, tile, WALK_VOTE)                                         \
-    AMPERE_KERNEL(name##_estimated, type, dim, tile, WALK_ESTIMATED)                               \
-    AMPERE_KERNEL(name##_exact, type, dim, tile, WALK_EXACT)
+    AMPERE_WALKS(name, type, dim, tile, false)                                                     \
+    AMPERE_WALKS(name##_causal, type, dim, tile, true)
 
 #endif

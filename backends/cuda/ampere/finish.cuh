@@ -9,8 +9,9 @@ namespace ampere
 
 /* The partial sums over the upper half of the keys join those over the lower
  * one. True for the warps that then have the rows. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::join_halves(char *raw, float (&sum)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ bool walk<T, DIM, TILE, CAUSAL, MODE>::join_halves(char *raw,
+                                                                              float (&sum)[4])
 {
     float *part = (float *)(raw + at::q);
     int slot = (group() * 2 + half_rows()) * WARP + lane(); /* of 64 GROUPS */
@@ -50,8 +51,8 @@ __device__ __forceinline__ bool walk<T, DIM, TILE, MODE>::join_halves(char *raw,
     return true;
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ int64_t walk<T, DIM, TILE, MODE>::caller_row(int row) const
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ int64_t walk<T, DIM, TILE, CAUSAL, MODE>::caller_row(int row) const
 {
     int64_t position = first_row() + group() * BLOCK_Q + row;
     const cuda_sequence &s = x.sequence;
@@ -60,9 +61,10 @@ __device__ __forceinline__ int64_t walk<T, DIM, TILE, MODE>::caller_row(int row)
     return s.first_q + position;
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
 template <class O>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::write_row(int i, int64_t row, float sum)
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::write_row(int i, int64_t row,
+                                                                            float sum)
 {
     O *to = row_at<O>(c.out, batch(), head(), row);
     float inverse = sum == 0 ? 0 : 1 / sum;
@@ -79,8 +81,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::write_row(int i, int64
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::write_rows(const float (&sum)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::write_rows(const float (&sum)[4])
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -98,8 +100,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::write_rows(const float
 }
 
 /* By one warp of the decision block. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::report()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::report()
 {
     float total = 0;
 #pragma unroll

@@ -32,7 +32,10 @@ template <int GROUPS> struct exchange {
     int kept[GROUPS];
     int rows[GROUPS];  /* that exist */
     int visits, slots; /* slots: of the ring */
-    int ragged;        /* the visit of the block in which the keys end, or -1 */
+    union {
+        int ragged;     /* the visit of the block in which the keys end, or -1 */
+        int first_keys; /* causal: how many keys the first row sees; the next one sees one more */
+    };
 
     /* For decisions. Where all is kept there is no room from here on. */
     float4 known[GROUPS][2][2][BLOCK_Q]; /* by parity of the visit, half: accounts of rows */
@@ -41,8 +44,10 @@ template <int GROUPS> struct exchange {
     uint64_t late[2];      /* by parity of the visit: values fetched late */
     int claim[2][4];       /* by parity, quarter of a tile: 2 (visit + 1) + parity of `late` */
     int keeps[4][GROUPS];  /* by the last bits of the visit */
-    bool kept_last[GROUPS * GROUP_THREADS]; /* as each thread knows it */
-    float limit[GROUPS];                    /* NaN: keeps everything */
+    bool kept_last[GROUPS * GROUP_THREADS];      /* as each thread knows it */
+    float limit[GROUPS];                         /* NaN: keeps everything */
+    int counted[GROUPS];                         /* causal: visits that count */
+    int numbered[GROUPS * GROUP_THREADS / WARP]; /* causal: of them so far, as each warp knows */
 };
 
 /* TILE: columns of a tile. */

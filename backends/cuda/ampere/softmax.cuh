@@ -9,8 +9,8 @@ namespace ampere
 
 /* ---- Scores ---------------------------------------------------------------------------------- */
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::multiply_keys(int part)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::multiply_keys(int part)
 {
     int thread = thread_now(), own = thread & 31, swizzle = own % 8;
     int q_row = (thread >> 7) * BLOCK_Q + (thread >> 5 & 1) * WARP_ROWS + own % 16;
@@ -39,8 +39,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::multiply_keys(int part
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::mask_past_end(int block)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::mask_past_end(int block)
 {
     int keys = keys_of(block) - half_keys() * WARP_KEYS - lane() % 4 * 2;
     if (keys + lane() % 4 * 2 >= WARP_KEYS)
@@ -51,8 +51,27 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::mask_past_end(int bloc
             score[i / 32][i / 4 % 8][i % 4] = -INFINITY;
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_tops(float (&top)[4]) const
+/* The same, and what the mask hides. */
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::mask_unseen(int block)
+{
+    if (keys_of_row(half_rows() * WARP_ROWS, block) >= (half_keys() + 1) * WARP_KEYS)
+        return;
+    const int before = half_keys() * WARP_KEYS + lane() % 4 * 2;
+    const int end = keys_of(block) - before;
+    const int seen = x.first_keys + group() * BLOCK_Q + warp_row(0) - block * BLOCK_K - before;
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        int keys = min(seen + r / 2 * 16 + r % 2 * 8, end);
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            if (i / 2 * 8 + i % 2 >= keys)
+                score[r / 2][i / 2][r % 2 * 2 + i % 2] = -INFINITY;
+    }
+}
+
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::find_tops(float (&top)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -68,9 +87,9 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_tops(float (&top)
 /* ---- Softmax and values ---------------------------------------------------------------------- */
 
 /* Of 16 keys: scores become exp(S - m'), rounded; sums of this thread's columns. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh(int step, const float (&offset)[4],
-                                                                float (&part)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void
+walk<T, DIM, TILE, CAUSAL, MODE>::weigh(int step, const float (&offset)[4], float (&part)[4])
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -85,9 +104,9 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::weigh(int step, const 
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_offsets(const float (&next)[4],
-                                                                       float (&offset)[4]) const
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void
+walk<T, DIM, TILE, CAUSAL, MODE>::find_offsets(const float (&next)[4], float (&offset)[4]) const
 {
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -95,8 +114,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_offsets(const flo
 }
 
 /* What is there already is brought to the new maxima. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::rescale(const float (&next)[4])
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::rescale(const float (&next)[4])
 {
     float decay[4];
     bool same = true;
@@ -122,8 +141,9 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::rescale(const float (&
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::multiply_values(int step, int part)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::multiply_values(int step,
+                                                                                  int part)
 {
     int thread = thread_now(), own = thread & 31;
     int row = (thread >> 6 & 1) * WARP_KEYS + own % 16;

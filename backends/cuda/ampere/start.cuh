@@ -8,9 +8,9 @@
 namespace ampere
 {
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ walk<T, DIM, TILE, MODE>::walk(const cuda_call &call, char *raw,
-                                                          int ring_slots)
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ walk<T, DIM, TILE, CAUSAL, MODE>::walk(const cuda_call &call, char *raw,
+                                                                  int ring_slots)
     : c(call), shared(shared_address(raw)), x(*(exchange *)(raw + at::x))
 {
     place = {0, 0};
@@ -29,14 +29,16 @@ __device__ __forceinline__ walk<T, DIM, TILE, MODE>::walk(const cuda_call &call,
     x.sum[threadIdx.x] = {0, 0, 0, 0};
     if (decides)
         remember(false);
+    if (CAUSAL && decides && threadIdx.x % WARP == 0)
+        x.numbered[threadIdx.x / WARP] = 0;
 #pragma unroll
     for (int i = 0; i < DIM; i++)
         out[i / (DIM / 2)][i / 4 % (DIM / 8)][i % 4] = 0;
 }
 
 /* By one thread. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::describe()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::describe()
 {
     int64_t n = sequence_index(c, batch());
     const cuda_sequence s = c.sequence[n];
@@ -53,13 +55,15 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::describe()
     x.rest = c.list_rest ? c.list_rest + entry : nullptr;
     x.flags = c.key_flags + n * c.blocks_k;
     x.visits = 0;
-    x.ragged = -1;
+    x.ragged = CAUSAL ? (int)(first_row() + 1 + s.len_k - s.len_q) : -1;
     if (first_row() < s.len_q)
         x.visits = c.list_count[head_index() * c.groups + group_of_visits];
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
         int block = first_row() / BLOCK_Q + g;
         x.rows[g] = (int)smaller(BLOCK_Q, s.len_q - first_row() - g * BLOCK_Q);
+        if (CAUSAL && decides && x.rows[g] > 0)
+            x.counted[g] = c.block_visits[head_index() * c.blocks_q + block];
         x.kept[g] = records || x.rows[g] <= 0 ? 0 : x.visits;
         if (decides)
             x.limit[g] = x.rows[g] > 0 && c.dense_rows[n * c.blocks_q + block]
@@ -68,8 +72,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::describe()
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_barriers()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::start_barriers()
 {
 #pragma unroll
     for (int i = 0; i < AMPERE_MOST_TILES; i++) {
@@ -78,8 +82,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_barriers()
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_deciding()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::start_deciding()
 {
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
@@ -92,16 +96,16 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::start_deciding()
     }
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ uint32_t *walk<T, DIM, TILE, MODE>::decision_words() const
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ uint32_t *walk<T, DIM, TILE, CAUSAL, MODE>::decision_words() const
 {
     return c.decisions.data && q_block() < c.blocks_q
                ? row_at<uint32_t>(c.decisions, batch(), head(), q_block())
                : nullptr;
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::clear_decisions()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::clear_decisions()
 {
     uint32_t *words = decision_words();
     for (int64_t i = threadIdx.x % GROUP_THREADS; words && i < ceil_div(c.blocks_k, 32);
@@ -109,8 +113,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::clear_decisions()
         words[i] = 0;
 }
 
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_ragged()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::find_ragged()
 {
     for (int n = threadIdx.x % GROUP_THREADS; n < x.visits; n += GROUP_THREADS)
         if (keys_of(block_of(n)) < BLOCK_K)
@@ -118,8 +122,8 @@ __device__ __forceinline__ void walk<T, DIM, TILE, MODE>::find_ragged()
 }
 
 /* Every visit is kept. */
-template <class T, int DIM, int TILE, walk_mode MODE>
-__device__ __forceinline__ void walk<T, DIM, TILE, MODE>::record_all()
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE>
+__device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::record_all()
 {
     uint32_t *words = rows() > 0 ? decision_words() : nullptr;
     for (int n = threadIdx.x % GROUP_THREADS; words && n < x.visits; n += GROUP_THREADS) {

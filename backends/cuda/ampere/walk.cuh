@@ -8,7 +8,7 @@
 namespace ampere
 {
 
-template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
+template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE> struct walk {
     static constexpr bool decides = MODE != WALK_DENSE;
     using at = layout<DIM, TILE, decides>;
     using exchange = ampere::exchange<at::groups>;
@@ -16,7 +16,7 @@ template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     static constexpr int PARTS = DIM / TILE; /* tiles of a visit's keys, and of its values */
     /* Visit by visit it is written down what is kept, and asked whether the keys end here; else
      * both is done once, before the first visit. (Wide, that would spill.) */
-    static constexpr bool records = decides || DIM > AMPERE_NARROW;
+    static constexpr bool records = decides || CAUSAL || DIM > AMPERE_NARROW;
     /* Exponentials take turns with the products of the values. (Wide, that would spill.) */
     static constexpr bool interleaves = MODE != WALK_EXACT && DIM <= AMPERE_NARROW;
     /* A block of threads without rows visits nothing, but a decision block may have none. */
@@ -74,7 +74,9 @@ template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     /* Of the block of threads, in its sequence. */
     __device__ __forceinline__ static int first_row()
     {
-        return block_x_now() * ROWS;
+        /* Under a causal mask the last rows, which see most, go first. */
+        int block = CAUSAL ? (int)gridDim.x - 1 - block_x_now() : block_x_now();
+        return block * ROWS;
     }
 
     __device__ __forceinline__ int rows() const
@@ -126,6 +128,8 @@ template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     __device__ void load_queries();
     __device__ int block_of(int n) const;
     __device__ int keys_of(int block) const;
+    __device__ int keys_of_row(int row, int block) const;
+    __device__ bool sees(int block) const;
     __device__ uint32_t slot_at(int slot) const;
     __device__ uint32_t full_at(int slot) const;
     __device__ uint32_t free_at(int slot) const;
@@ -139,11 +143,13 @@ template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     __device__ bool claims(int n);
     __device__ void fetch_late(int n);
     __device__ void await_values(int n);
+    __device__ void check_values(int block);
 
     /* ---- softmax.cuh ---- */
 
     __device__ void multiply_keys(int part);
     __device__ void mask_past_end(int block);
+    __device__ void mask_unseen(int block);
     __device__ void find_tops(float (&top)[4]) const;
     __device__ void weigh(int step, const float (&offset)[4], float (&part)[4]);
     __device__ void find_offsets(const float (&next)[4], float (&offset)[4]) const;
@@ -162,6 +168,8 @@ template <class T, int DIM, int TILE, walk_mode MODE> struct walk {
     __device__ void start_accounts();
     __device__ row_visit look(int r, int n, int block) const;
     __device__ void settle(const row_visit &w, int r, int n, bool keep);
+    __device__ int number_of(int n) const;
+    __device__ bool counts(int block);
     __device__ bool decide(int n, int block);
     __device__ void record(int block);
 
