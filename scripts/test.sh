@@ -16,6 +16,7 @@ ninja -C "$build"
 
 # The environment chooses backends and folders; tests start from none of that.
 unset RFA_BACKEND RFA_BACKEND_PATH RFA_CPU_ISA
+unset RFA_CUDA_KERNELS RFA_CUDA_MULTIPROCESSORS RFA_CUDA_SHARED_MEMORY
 status=0
 meson test -C "$build" --no-rebuild --print-errorlogs || status=$?
 python3 scripts/test_summary.py "$build/meson-logs/testlog.json" || status=1

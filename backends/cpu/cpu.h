@@ -92,7 +92,7 @@ typedef struct cpu_scratch {
     int32_t *kappa_count;               /* how many blocks taught kappa */
     cpu_block *block;                   /* by decision block */
     float *block_max, *reference;       /* of one block, by lane: a; the offset then */
-    float *decay, *mass, *lost, *spent; /* of offsets; u; shares */
+    float *decay, *mass, *lost, *spent; /* of offsets; u; shares, or for a while anything */
     int32_t *seen;                      /* unmasked keys */
     int64_t *position_q, *position_k;   /* rows of the views: the group's, the key block's */
     int32_t *list;                      /* visits */

@@ -1,7 +1,7 @@
 /* State of rows, by lane: what the kernels do between their products. Lanes without a row are
  * computed too, and nobody reads them; only sums over rows leave them out.
  *
- * Loops that the compiler vectorises: conditions are values, not branches. */
+ * Loops that the compiler vectorises, but for the rare one: conditions are values, not branches. */
 #ifndef RFA_CPU_ROWS_H
 #define RFA_CPU_ROWS_H
 

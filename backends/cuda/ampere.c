@@ -13,12 +13,16 @@ static int rows_of(const cuda_variant *v)
     return groups_of(v) * AMPERE_BLOCK_Q;
 }
 
-static size_t shared_bytes(const cuda_variant *v, int tiles)
+static size_t shared_bytes_with(const cuda_variant *v, int tiles, size_t exchange)
 {
-    size_t exchange =
-        v->walk == CUDA_WALK_DENSE ? AMPERE_DENSE_EXCHANGE_BYTES : AMPERE_EXCHANGE_BYTES;
     size_t elements = (size_t)(rows_of(v) * v->width + tiles * AMPERE_BLOCK_K * v->tile);
     return 2 * elements + (size_t)groups_of(v) * exchange;
+}
+
+static size_t shared_bytes(const cuda_variant *v, int tiles)
+{
+    return shared_bytes_with(
+        v, tiles, v->walk == CUDA_WALK_DENSE ? AMPERE_DENSE_EXCHANGE_BYTES : AMPERE_EXCHANGE_BYTES);
 }
 
 static int fewest_tiles(const cuda_variant *v)
@@ -48,7 +52,9 @@ static int tiles_of(const cuda_variant *v, const cuda_state *state)
 bool cuda_ampere_takes(const cuda_variant *v, const cuda_state *state, const rfa_problem *p)
 {
     return cuda_is_common(v, p) && v->causal == p->causal &&
-           shared_bytes(v, fewest_tiles(v)) <= (size_t)state->shared_memory;
+           /* Whatever the walk. */
+           shared_bytes_with(v, fewest_tiles(v), AMPERE_EXCHANGE_BYTES) <=
+               (size_t)state->shared_memory;
 }
 
 rfa_status cuda_ampere_launch(const cuda_variant *v, const cuda_state *state, CUfunction kernel,

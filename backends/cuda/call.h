@@ -81,8 +81,8 @@ typedef struct cuda_call {
     int32_t *block_visits; /* (batch, head, q block): N */
     int32_t *block_kept;   /* (batch, head, q block) */
     float *block_recall;   /* (batch, head, q block): sum over rows */
-    /* Zeroed, by (batch, head): work items that the attention's blocks took, or in all, in the
-     * first; what one of them cost. Or NULL. */
+    /* Zeroed, by (batch, head), or NULL: work items that blocks took beyond those they began with
+     * (where all heads are alike, of all of them, in taken[0]); what one item cost. */
     uint32_t *taken, *cost;
     /* Zeroed: not 0 once a kernel found that it does not compute this call right, upon which the
      * one for any shape does. Or NULL: that one computes what it is given. */

@@ -136,7 +136,7 @@ static int64_t most_items(const cuda_call *c, int rows)
  * more. */
 static bool heads_differ(const cuda_call *c)
 {
-    const int64_t most = 1024; /* that a warp looks through between two pieces of work */
+    const int64_t most = 256; /* that a warp looks through between two pieces of work */
     bool own_lists = c->order == CUDA_LIST, decides = c->rule != RFA_SKIP_DENSE;
     return !c->causal && !c->packed && (decides || own_lists) && c->batch * c->heads_q <= most;
 }

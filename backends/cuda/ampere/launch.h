@@ -18,7 +18,9 @@ enum {
     AMPERE_WIDE_GROUPS = 2,
     AMPERE_NARROW_BLOCKS = 3, /* of threads that a multiprocessor has registers for */
     AMPERE_FEWEST_TILES = 2,  /* keys, values */
-    AMPERE_FEWEST_HALVES = 3, /* tiles of half rows: one more is on its way */
+    /* Tiles of half rows: values that nobody expected need two places beside a third, whose keys
+     * others may still read. */
+    AMPERE_FEWEST_HALVES = 3,
     AMPERE_MOST_TILES = 4
 };
 

@@ -19,6 +19,8 @@ template <class T, int DIM, int TILE, bool CAUSAL, walk_mode MODE> struct walk {
     static constexpr bool records = decides || CAUSAL || DIM > AMPERE_NARROW;
     /* Exponentials take turns with the products of the values. (Wide, that would spill.) */
     static constexpr bool interleaves = MODE != WALK_EXACT && DIM <= AMPERE_NARROW;
+    static_assert(PARTS == 1 || (AMPERE_FEWEST_HALVES > PARTS && !interleaves),
+                  "room for late values; weights are computed once");
     /* A block of threads without rows visits nothing, but a decision block may have none. */
     static constexpr bool has_rows = GROUPS == 1;
 

@@ -1,7 +1,8 @@
 /* Attention on Hopper: a thread block computes one work item after the other, 192 or 128 q rows of
  * one (batch, head). There is one block a multiprocessor at most, and who is all but through with
- * an item takes the next that nobody has, of the dearest head that has any (queue.cuh): heads that
- * keep more than others leave none idle. Loads of an item begin while the one before is computed.
+ * an item takes the next that nobody has, where heads may differ one of the dearest head that has
+ * any (queue.cuh): those that keep more than others leave none idle. Loads of an item begin while
+ * the one before is computed.
  * What is computed does not depend on who computes it. (Without the preparing kernel, which zeroes
  * the counters, blocks take items in turn.)
  *

@@ -4,11 +4,11 @@
  *
  * Launch: at most as many thread blocks as run at once and as there are work items. An item is the
  * next `rows` q rows of a (batch, head), heads after rows and batch entries after heads, so that
- * neighbours in time share one head's K and V in L2; rows, 192 or 128, is the last part of a
- * kernel's name, a thread block has rows / 64 = `groups` consumer warpgroups,
- * HOPPER_THREADS(groups) threads and HOPPER_SHARED_BYTES(head_dim, groups) of dynamic shared memory
- * (raise CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). With lists, visit_q is a multiple
- * of rows.
+ * neighbours share one head's K and V in L2 (queue.cuh says in which order they come); rows, 192 or
+ * 128, is the last part of a kernel's name, a thread block has rows / 64 = `groups` consumer
+ * warpgroups, HOPPER_THREADS(groups) threads and HOPPER_SHARED_BYTES(head_dim, groups) of dynamic
+ * shared memory (raise CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES first). With lists, visit_q
+ * is a multiple of rows.
  *
  * Tensor maps (cuTensorMapEncodeTiled), for q, k and v alike: 4 dimensions
  * (element, row, head, batch), 16-bit type of the tensor (bf16 or f16),
@@ -103,9 +103,10 @@ typedef struct hopper_params {
     /* Zeroed, by (batch, head), heads in all: what one of its items took. Then `taken` is by head
      * too. NULL: items are taken in order. */
     uint32_t *cost;
+    uint32_t heads; /* (batch, head) pairs */
     /* With `cost`, how many of a head's items blocks begin with, and of how many first heads one
      * more; else how many of all. */
-    uint32_t heads, begun, begun_more;
+    uint32_t begun, begun_more;
     int32_t rule; /* RFA_SKIP_* of backends/skip_rule.h */
     int32_t out_f32;
     int32_t out_wide; /* rows of out may be written by 16 bytes: not f32, and all is aligned */

@@ -7,8 +7,10 @@
 /* Items are numbered, those of a head on end. Where heads may differ in what they keep (`cost`),
  * the dearest one with items left goes first, so that the last items to end are short. What a head
  * costs is what the first of its items to end took: blocks begin with items of as many heads as
- * there are, and a head of which none has ended took longest so far. From then on all blocks are at
- * work on one head or two, whose keys and values L2 holds. */
+ * there are, and a head of which none has ended took longest so far (or nobody began with it: its
+ * turn comes then). From then on all blocks are at work on one head or two, whose keys and values
+ * L2 holds. It is a guess that decides about order alone; of items of four visits or fewer it is
+ * one about nothing. */
 struct work_queue {
     const hopper_params &p;
     int lane;
