@@ -135,12 +135,14 @@ static int64_t most_items(const cuda_call *c, int rows)
 /* Whether one head's work may be more than another's. Under a causal mask that of rows differs
  * more. Blocks that begin with other heads each have nobody to share keys with (8 x 32 heads of
  * 2,048 tokens: 6 % slower with energy, 30 % on lists of a half), and where there are many heads
- * the last one is a small part of it all. */
+ * the last one is a small part of it all. Where items are of a few visits, looking for one takes as
+ * long (lists of a tenth: 25 % at 2,048 keys, 10 at 4,096, nothing at 8,192). */
 static bool heads_differ(const cuda_call *c, unsigned blocks)
 {
+    const int64_t fewest = 64; /* key blocks */
     bool own_lists = c->order == CUDA_LIST, decides = c->rule != RFA_SKIP_DENSE;
     return !c->causal && !c->packed && (decides || own_lists) &&
-           3 * c->batch * c->heads_q <= blocks;
+           3 * c->batch * c->heads_q <= blocks && c->blocks_k >= fewest;
 }
 
 /* How `blocks` of threads share the items. */
