@@ -522,6 +522,15 @@ static void infinity_next_door(conformance_case *c)
     c->seed = 5;
 }
 
+/* More than 64 key blocks, few heads: where blocks of threads choose whose rows come next, given
+ * fewer of them than there are pieces of work (RFA_CUDA_MULTIPROCESSORS=6). */
+static void many_keys_few_heads(conformance_case *c)
+{
+    c->dtype = c->out_dtype = RFA_BF16;
+    c->len_q = 600;
+    c->len_k = 8300;
+}
+
 static void everything_kept_by_ranges(conformance_case *c)
 {
     c->keep_keys[0] = (rfa_range){0, c->len_k};
@@ -624,6 +633,7 @@ static const struct {
     CASE(hidden_infinity),
     CASE(hidden_infinity_dense),
     CASE(infinity_next_door),
+    CASE(many_keys_few_heads),
 };
 
 size_t conformance_fixed_count(void)
