@@ -15,6 +15,7 @@
  *
  *   prepare.cu      lengths, token order, flags, limits, gather; visit lists
  *   numbers.cuh     arithmetic that attention kernels share
+ *   shared_memory.cuh  words and addresses of shared memory, likewise
  *   lists.cuh       how visit lists are made
  *   predicted.cu    the predicted order's masses and lists
  *   attention.cuh   attention, by rows.cuh (decisions) and tile.cuh (matrices)

@@ -1,9 +1,15 @@
 /* Arithmetic that the attention kernels share: instructions with names, and sums over the lanes
  * that hold one row, or a warp's 16 rows, of a tile laid out as mma.sync and wgmma lay out sums:
- * the four lanes of a quad hold a row's columns, a lane has two rows. Needs nothing else, so that
- * it can come before the skip rule. */
+ * the four lanes of a quad hold a row's columns, a lane has two rows. Needs nothing of ours, so
+ * that it can come before the skip rule. */
 #ifndef RFA_CUDA_NUMBERS_CUH
 #define RFA_CUDA_NUMBERS_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+template <class T> constexpr bool is_bf16 = false;
+template <> inline constexpr bool is_bf16<__nv_bfloat16> = true;
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
 constexpr int WARP = 32;

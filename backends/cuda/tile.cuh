@@ -7,17 +7,13 @@
 #define RFA_CUDA_TILE_CUH
 
 #include "device.cuh"
+#include "shared_memory.cuh"
 
 /* Rows of shared memory are 16 bytes longer than they hold, so that eight of
  * them in a column touch all banks. */
 template <class T> constexpr int PAD = 16 / (int)sizeof(T);
 
 /* ---- Wrappers of instructions -------------------------------------------------------------- */
-
-__device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 /* 16 bytes to shared memory, zeros where `there` is false. */
 __device__ __forceinline__ void copy_async(void *to, const void *from, bool there)

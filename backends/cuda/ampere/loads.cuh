@@ -188,7 +188,7 @@ __device__ __forceinline__ void walk<T, DIM, TILE, CAUSAL, MODE>::check_values(i
     uint32_t found = 0, at = slot_at(place.slot) + half_keys() * WARP_KEYS * at::pitch;
 #pragma unroll 1
     for (int i = lane() * 4; i < WARP_KEYS * at::pitch; i += WARP * 4)
-        found |= ((load_word(at + i) & exponents) + carry) & 0x80008000;
+        found |= ((load_shared_word(at + i) & exponents) + carry) & 0x80008000;
     if (found)
         *c.gave_up = 1;
 }

@@ -16,9 +16,6 @@ namespace ampere
 
 constexpr int BLOCK_Q = AMPERE_BLOCK_Q, BLOCK_K = AMPERE_BLOCK_K;
 
-template <class T> constexpr bool is_bf16 = false;
-template <> inline constexpr bool is_bf16<__nv_bfloat16> = true;
-
 /* ---- Numbers --------------------------------------------------------------------------------- */
 
 __device__ __forceinline__ float warp_sum(float x)
@@ -57,13 +54,6 @@ __device__ __forceinline__ void load_matrices_transposed_at(uint32_t (&r)[4], ui
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(at)
                  : "memory");
-}
-
-__device__ __forceinline__ uint32_t load_word(uint32_t at)
-{
-    uint32_t word;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(at) : "memory");
-    return word;
 }
 
 __device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, bool there)

@@ -7,10 +7,7 @@
 
 #include <cuda.h>
 
-__device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
+#include "backends/cuda/shared_memory.cuh"
 
 /* ---- mbarriers: 8 bytes of shared memory each, given by shared address ------------------- */
 
@@ -152,13 +149,6 @@ __device__ __forceinline__ void store_shared(uint32_t address, uint4 x)
 __device__ __forceinline__ void fence_for_products()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-__device__ __forceinline__ uint32_t load_shared_word(uint32_t address)
-{
-    uint32_t x;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
-    return x;
 }
 
 /* ---- Registers a thread, for the whole warpgroup --------------------------------------------- */

@@ -10,11 +10,7 @@
 
 #include <stdint.h>
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-template <typename T> constexpr bool is_bf16 = false;
-template <> inline constexpr bool is_bf16<__nv_bfloat16> = true;
+#include "backends/cuda/numbers.cuh"
 
 /* Shared-memory operand of 128-byte rows with the 128-byte swizzle, at a
  * multiple of 1024 bytes (plus whole steps along the inner dimension), by the low
