@@ -35,14 +35,20 @@ void cpu_compare_maxima(const cpu_job *job, const cpu_block *block, const cpu_sc
     job->kernels->exponentials(scratch->decay, lanes, scratch->decay);
 }
 
-void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+/* exp of the block's maxima, in the unit of masses. */
+static void weigh_maxima(const cpu_job *job, const cpu_scratch *scratch, float *to)
 {
     int32_t lanes = job->layout.lanes;
     for (int32_t i = 0; i < lanes; i++)
-        scratch->mass[i] = scratch->block_max[i] - scratch->reference[i];
-    job->kernels->exponentials(scratch->mass, lanes, scratch->mass);
+        to[i] = scratch->block_max[i] - scratch->reference[i];
+    job->kernels->exponentials(to, lanes, to);
+}
+
+void cpu_estimate_masses(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
+{
+    weigh_maxima(job, scratch, scratch->mass);
     job->kernels->estimate(scratch->kappa + block->lane, scratch->kappa_count + block->lane,
-                           scratch->seen, lanes, scratch->mass);
+                           scratch->seen, job->layout.lanes, scratch->mass);
 }
 
 /* ---- The rules ------------------------------------------------------------------------- */
@@ -92,13 +98,11 @@ bool cpu_rule_skips(const cpu_job *job, rfa_skip_rule rule, const cpu_block *blo
  * `max` is m' already. */
 static void learn_kappa(const cpu_job *job, const cpu_block *block, const cpu_scratch *scratch)
 {
-    int32_t lanes = job->layout.lanes;
     float *top = scratch->lost;
-    for (int32_t i = 0; i < lanes; i++)
-        top[i] = scratch->block_max[i] - scratch->reference[i];
-    job->kernels->exponentials(top, lanes, top);
-    job->kernels->learn(scratch->block_max, scratch->max + block->lane, scratch->mass, top, lanes,
-                        scratch->kappa + block->lane, scratch->kappa_count + block->lane);
+    weigh_maxima(job, scratch, top);
+    job->kernels->learn(scratch->block_max, scratch->max + block->lane, scratch->mass, top,
+                        job->layout.lanes, scratch->kappa + block->lane,
+                        scratch->kappa_count + block->lane);
 }
 
 void cpu_rows_kept(const cpu_job *job, rfa_skip_rule rule, const cpu_block *block,
